@@ -1,0 +1,72 @@
+"""Everything Sigrun raises on purpose.
+
+    SigrunError
+    ├── ArtifactError     a GGUF file is damaged, foreign, or made for another version
+    ├── CheckpointError   a source checkpoint is missing, damaged, or of another architecture
+    ├── RecipeError       a quantization recipe is malformed or cannot be met
+    ├── OutputError       a result cannot be written (exists already, disk full, no permission)
+    ├── PictureError      a picture cannot be read
+    ├── TextError         a label or text cannot be used
+    ├── SpaceError        vectors of two embedding spaces would be mixed
+    └── ProviderError     ONNX Runtime cannot run the tower as asked
+
+Each message says what happened, to which file or value, and why; ``hint`` is the way out.
+"""
+
+from __future__ import annotations
+
+
+class SigrunError(Exception):
+    """Base of every error that Sigrun raises on purpose.
+
+    Args:
+        message: what happened, to which file or value, and why.
+        hint: what the user can do about it; shown on a line of its own.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\n  hint: {self.hint}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.message, self.hint)
+
+
+def _rebuild(kind: type[SigrunError], message: str, hint: str | None) -> SigrunError:
+    return kind(message, hint=hint)
+
+
+class ArtifactError(SigrunError):
+    """A GGUF file is damaged, foreign, or made for another version."""
+
+
+class CheckpointError(SigrunError):
+    """A source checkpoint is missing, damaged, or of another architecture."""
+
+
+class RecipeError(SigrunError):
+    """A quantization recipe is malformed or cannot be met."""
+
+
+class OutputError(SigrunError):
+    """A result cannot be written."""
+
+
+class PictureError(SigrunError):
+    """A picture cannot be read."""
+
+
+class TextError(SigrunError):
+    """A label or text cannot be used."""
+
+
+class SpaceError(SigrunError):
+    """Vectors of two embedding spaces would be mixed."""
+
+
+class ProviderError(SigrunError):
+    """ONNX Runtime cannot run the tower as asked."""
