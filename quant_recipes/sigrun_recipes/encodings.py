@@ -35,7 +35,9 @@ class Encoding:
     def nbytes(self, weights: int) -> int:
         """Bytes of ``weights`` weights; they must fill whole blocks."""
         if weights % self.weights:
-            raise ValueError(f"{weights} weights are not a multiple of the {self.name} block of {self.weights}")
+            raise ValueError(
+                f"{weights} weights are not a multiple of the {self.name} block of {self.weights}"
+            )
         return weights // self.weights * self.size
 
     def fold(self, rows: int, columns: int) -> int | None:

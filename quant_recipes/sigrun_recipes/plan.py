@@ -82,7 +82,9 @@ def plan(recipe: Recipe, architecture: Architecture) -> Plan:
     specs = tuple(padded.tensors())
     unknown = sorted(set(recipe.tensors) - {s.name for s in specs}) if _complete(architecture) else []
     if unknown:
-        raise RecipeFileError(f"recipe {recipe.name}: tensors names '{unknown[0]}', which this model does not have")
+        raise RecipeFileError(
+            f"recipe {recipe.name}: tensors names '{unknown[0]}', which this model does not have"
+        )
     planned = tuple(_plan_tensor(recipe, spec, before[spec.name], padded) for spec in specs)
     result = Plan(recipe, architecture, padded, planned)
     for tower in sorted({s.tower for s in specs}):

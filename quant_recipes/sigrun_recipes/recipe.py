@@ -129,7 +129,11 @@ def load_file(path: Path) -> Recipe:
 
 
 def _entries() -> list[Any]:
-    return [e for e in resources.files("sigrun_recipes").iterdir() if e.name.endswith(SUFFIX) and e.name != "models.toml"]
+    return [
+        e
+        for e in resources.files("sigrun_recipes").iterdir()
+        if e.name.endswith(SUFFIX) and e.name != "models.toml"
+    ]
 
 
 def parse(data: bytes, where: str) -> Recipe:
@@ -141,7 +145,9 @@ def parse(data: bytes, where: str) -> Recipe:
     reader = _Reader(where)
     reader.keys(table, "", {"format", "name", "summary", "rewrites", "limit", "default", "tensors", "rules"})
     if table.get("format") != FORMAT:
-        raise RecipeFileError(f"{where}: format is {table.get('format')!r}; this version reads format {FORMAT}")
+        raise RecipeFileError(
+            f"{where}: format is {table.get('format')!r}; this version reads format {FORMAT}"
+        )
     limit = reader.table(table, "limit")
     reader.keys(limit, "limit", {"bits_per_weight"})
     default = reader.table(table, "default")
@@ -152,7 +158,9 @@ def parse(data: bytes, where: str) -> Recipe:
             raise RecipeFileError(f"{where}: unknown rewrite '{rewrite}'; there are: {', '.join(REWRITES)}")
     most = limit.get("bits_per_weight")
     if isinstance(most, bool) or not isinstance(most, int | float) or not 0 < most <= 32:
-        raise RecipeFileError(f"{where}: limit.bits_per_weight must be a number above 0 and at most 32, not {most!r}")
+        raise RecipeFileError(
+            f"{where}: limit.bits_per_weight must be a number above 0 and at most 32, not {most!r}"
+        )
     return Recipe(
         name=reader.string(table, "name"),
         summary=reader.string(table, "summary"),
@@ -227,5 +235,9 @@ class _Reader:
         elif isinstance(layers, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in layers):
             chosen = tuple(layers)
         else:
-            raise self.fail(f"{key}.layers", f"must be a list of layer numbers or \"more_bits\", not {layers!r}")
-        return Rule(self.string(entry, "match"), self.encoding(entry.get("encoding"), f"{key}.encoding"), chosen)
+            raise self.fail(
+                f"{key}.layers", f'must be a list of layer numbers or "more_bits", not {layers!r}'
+            )
+        return Rule(
+            self.string(entry, "match"), self.encoding(entry.get("encoding"), f"{key}.encoding"), chosen
+        )

@@ -1,0 +1,85 @@
+# Sigrun: `make` alone lists the targets.
+#
+# MODEL    hub id or local checkpoint folder   (default google/siglip-so400m-patch14-384)
+# VARIANT  recipe                              (default q4_k_m; `sigrun-export convert --help` lists them)
+# OUT      folder for artifacts                (default models)
+# FORCE=1  replace an existing artifact
+# PYTHON   interpreter for the environments    (default python3, 3.11 or newer)
+
+MODEL ?= google/siglip-so400m-patch14-384
+VARIANT ?= q4_k_m
+OUT ?= models
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+REFERENCE := .venv-reference
+DEMO_MODEL := examples/emoji_siglip/emoji-siglip-patch10-60
+DEMO_ARTIFACT := $(OUT)/emoji-siglip-patch10-60/emoji-siglip-patch10-60-q4_k_m.gguf
+DEMO_PICTURES := examples/emoji_siglip/heldout/demo
+CONSTRAINTS := .ci/constraints.txt
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-reference lint format export export-q4 hwcheck bench docs clean
+
+help:  ## list the targets
+	@echo "usage: make TARGET [MODEL=... VARIANT=... OUT=... FORCE=1]"
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(PIP_INSTALL) -e ".[cpu,export,hwcheck]"
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python $(PIP_INSTALL) -e ".[cpu,export,hwcheck,dev]"
+	@touch $@
+
+$(REFERENCE)/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(REFERENCE)
+	$(REFERENCE)/bin/python $(PIP_INSTALL) -e ".[cpu,export,hwcheck,dev,reference]"
+	@touch $@
+
+setup: $(VENV)/.installed  ## create .venv and install what export, hwcheck and the runtime need (no torch)
+
+demo: setup  ## export the bundled model to Q4_K_M, check that it fits, classify pictures it never saw
+	@echo "== export: checkpoint -> Q4_K_M"
+	@$(BIN)/sigrun-export convert $(DEMO_MODEL) --variant q4_k_m -o $(OUT) --force
+	@echo "== hwcheck: does it fit this machine?"
+	@$(BIN)/hwcheck $(DEMO_ARTIFACT)
+	@echo "== classify: drawings by a vendor the model was not trained on"
+	@$(BIN)/sigrun classify $(DEMO_ARTIFACT) $(DEMO_PICTURES)/*.png --labels examples/emoji_siglip/heldout/demo/labels.txt --top 3
+
+test: $(VENV)/.installed-dev  ## run the tests (no torch, no network once installed)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-reference: $(REFERENCE)/.installed  ## compare live with torch, transformers, optimum, gguf and ggml (installs torch)
+	$(REFERENCE)/bin/python -m pytest -m reference $(ARGS)
+
+lint: $(VENV)/.installed-dev  ## check style, types and that pasted help is current
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python docs/paste_help.py --check
+
+format: $(VENV)/.installed-dev  ## format the code and paste current command help into the docs
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/python docs/paste_help.py
+
+export: setup  ## convert MODEL to VARIANT under OUT
+	$(BIN)/sigrun-export convert $(MODEL) --variant $(VARIANT) -o $(OUT) $(if $(FORCE),--force)
+
+export-q4: VARIANT := q4_k_m
+export-q4: export  ## convert MODEL to Q4_K_M under OUT
+
+hwcheck: setup  ## which variants fit this machine (ARGS="file.gguf" checks a file)
+	$(BIN)/hwcheck $(ARGS)
+
+bench: setup  ## measure export, load, latency and memory on a synthetic model of the published size (needs 8 GB of disk)
+	$(BIN)/python benchmarks/true_size.py $(ARGS)
+
+clean:  ## remove environments, caches and built files; models stay
+	rm -rf $(VENV) $(REFERENCE) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

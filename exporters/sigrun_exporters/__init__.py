@@ -1,0 +1,1 @@
+"""Exports SigLIP checkpoints to quantized GGUF artifacts. Needs the ``export`` extra; never torch."""

@@ -1,0 +1,106 @@
+"""Writes ONNX graphs node by node, their weights declared but not held.
+
+Weights are initializers marked *external*: the runtime hands over the arrays when it creates the session, or a
+bundle writer fills in where they lie on disk. Small constants (shapes, scales) are inline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from sigrun.manifest import Packing
+
+OPSET = 20
+MICROSOFT = "com.microsoft"
+MICROSOFT_VERSION = 1
+IR_VERSION = 10
+ELSEWHERE = "weights"  # the location that external initializers name; never a file of that name
+_TYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
+
+Value = str
+"""The name of a value in the graph."""
+
+
+class GraphBuilder:
+    """One graph in the making. Attribute ``weights`` collects tensor name → packing, in graph order."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.weights: dict[str, Packing] = {}
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: dict[str, TensorProto] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._scope: list[str] = []
+        self._counts: dict[str, int] = {}
+
+    def input(self, name: str, shape: Sequence[int | str]) -> Value:
+        """A float32 input; extents given as words are free."""
+        self._inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
+        return name
+
+    def output(self, value: Value, name: str, shape: Sequence[int | str]) -> None:
+        """Give ``value`` out under ``name``, float32."""
+        self._nodes.append(helper.make_node("Identity", [value], [name], name=f"output/{name}"))
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
+
+    def node(self, op: str, *inputs: Value, domain: str = "", name: str = "", **attributes: Any) -> Value:
+        """Add a node with one output and give its name."""
+        label = name or op
+        count = self._counts.get(label, 0)
+        self._counts[label] = count + 1
+        unique = label if count == 0 and name else f"{label}_{count}"
+        self._nodes.append(
+            helper.make_node(op, list(inputs), [unique], name=unique, domain=domain, **attributes)
+        )
+        return unique
+
+    def constant(self, array: NDArray[Any]) -> Value:
+        """A small inline constant; equal ones are shared."""
+        tensor = numpy_helper.from_array(array)
+        name = f"constant_{array.dtype.name}_{'x'.join(map(str, array.shape)) or 'scalar'}_{_digest(array)}"
+        tensor.name = name
+        self._initializers.setdefault(name, tensor)
+        return name
+
+    def shape(self, *extents: int) -> Value:
+        """A shape constant."""
+        return self.constant(np.array(extents, np.int64))
+
+    def external(self, name: str, shape: Sequence[int], dtype: str) -> Value:
+        """Declare an initializer whose values come with the session."""
+        if name not in self._initializers:
+            tensor = TensorProto(name=name, data_type=_TYPES[dtype], dims=list(shape))
+            tensor.data_location = TensorProto.EXTERNAL
+            tensor.external_data.add(key="location", value=ELSEWHERE)
+            self._initializers[name] = tensor
+        return name
+
+    def dense(self, name: str, shape: Sequence[int]) -> Value:
+        """Declare a weight that the graph takes as float32."""
+        self.weights[name] = "dense"
+        return self.external(name, shape, "float32")
+
+    def build(self) -> bytes:
+        """The serialized model. Equal graphs give equal bytes."""
+        graph = helper.make_graph(
+            self._nodes, self.name, self._inputs, self._outputs, initializer=list(self._initializers.values())
+        )
+        model = helper.make_model(
+            graph,
+            producer_name="sigrun",
+            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, MICROSOFT_VERSION)],
+        )
+        serialized: bytes = model.SerializeToString(deterministic=True)
+        return serialized
+
+
+def _digest(array: NDArray[Any]) -> str:
+    return array.tobytes().hex()

@@ -1,0 +1,69 @@
+"""Writes results beside their final name and renames them, so that no half file ever bears it."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sigrun.errors import OutputError
+
+PARTIAL = ".partial"
+
+
+@contextmanager
+def finished(path: Path, *, force: bool) -> Iterator[Path]:
+    """Give a path to write to; on success it becomes ``path``, on any failure or interrupt it is removed.
+
+    Args:
+        path: the final name.
+        force: replace an existing file.
+
+    Raises:
+        OutputError: the file exists and ``force`` is false, or it cannot be written.
+    """
+    refuse_existing(path, force=force)
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """Raise :class:`OutputError` if ``path`` exists and may not be replaced."""
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists already", hint="pass --force (FORCE=1 with make) to replace it")
+
+
+def folder_with_room(folder: Path, nbytes: int) -> None:
+    """Create ``folder`` and check that ``nbytes`` can be written there.
+
+    Raises:
+        OutputError: it cannot be created, or the disk has less room.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from error
+    if free < nbytes:
+        raise OutputError(
+            f"{folder}: the export needs {nbytes / 2**20:,.0f} MiB while it works, "
+            f"the disk has {free / 2**20:,.0f} MiB free",
+            hint="free some space, or choose another folder with -o (OUT= with make)",
+        )
+
+
+def write_error(path: Path, error: OSError) -> OutputError:
+    """An :class:`OutputError` in plain words for a failed write."""
+    if error.errno == errno.ENOSPC:
+        return OutputError(
+            f"{path}: the disk is full; nothing was kept", hint="free some space and run it again"
+        )
+    return OutputError(f"{path}: cannot write: {error.strerror or error}")

@@ -1,0 +1,228 @@
+"""An exported model file, checked and ready to be unpacked.
+
+An :class:`Artifact` joins the three things a ``.gguf`` file of Sigrun holds: the manifest, the stored
+weights, and the weight-free ONNX graphs that run them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sigrun import blocks
+from sigrun.errors import ArtifactError
+from sigrun.gguf import GgufFile
+from sigrun.manifest import KEY, TOWERS, Manifest, StoredTensor, TowerName
+from sigrun.tokens import TokenizerSpec
+
+ARCHITECTURE = "siglip"
+TOKEN_TABLE = "t.token_embd.weight"
+
+
+@dataclass(frozen=True)
+class ArtifactTensor:
+    """A stored weight: its place in the model and its size in the file."""
+
+    name: str
+    tower: TowerName
+    kind: str
+    shape: tuple[int, ...]
+    encoding: str
+    nbytes: int
+
+
+class Artifact:
+    """An open artifact. Use :meth:`open`; close it, or use it as a context manager.
+
+    Attributes:
+        manifest: what the file says of itself.
+        tensors: every stored weight by name.
+        nbytes: size of the file.
+    """
+
+    def __init__(self, file: GgufFile, manifest: Manifest) -> None:
+        self._file = file
+        self.manifest = manifest
+        self.tensors: Mapping[str, ArtifactTensor] = {
+            name: ArtifactTensor(name, t.tower, t.kind, t.shape, t.encoding, file.tensors[name].nbytes)
+            for name, t in manifest.tensors.items()
+        }
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open and check a file.
+
+        Raises:
+            ArtifactError: the file is missing, damaged, not of this architecture, or not made by Sigrun.
+        """
+        file = GgufFile(path)
+        try:
+            where = str(file.path)
+            architecture = file.metadata.get("general.architecture")
+            if architecture != ARCHITECTURE:
+                raise ArtifactError(
+                    f"{where}: is a GGUF file of architecture {architecture!r}, not {ARCHITECTURE!r}",
+                    hint="Sigrun runs SigLIP models exported by sigrun-export",
+                )
+            text = file.metadata.get(KEY)
+            if not isinstance(text, str):
+                raise ArtifactError(
+                    f"{where}: has no {KEY}, so it was not made by sigrun-export",
+                    hint="export the original checkpoint: make export-q4 MODEL=path/to/folder",
+                )
+            manifest = Manifest.from_json(text, where)
+            for name, tensor in manifest.tensors.items():
+                _check_tensor(file, name, tensor)
+            for tower, forms in manifest.graphs.items():
+                for form, weights in forms.items():
+                    _check_graph(file, manifest, tower, form, weights)
+            return cls(file, manifest)
+        except BaseException:
+            file.close()
+            raise
+
+    @property
+    def path(self) -> str:
+        """The file's path, as given."""
+        return str(self._file.path)
+
+    @property
+    def nbytes(self) -> int:
+        """The file's size in bytes."""
+        return self._file.nbytes
+
+    @property
+    def towers(self) -> tuple[TowerName, ...]:
+        """The towers that the file holds."""
+        return tuple(t for t in TOWERS if t in self.manifest.graphs)
+
+    def tower_nbytes(self, tower: TowerName) -> int:
+        """Bytes of one tower's stored weights."""
+        return sum(t.nbytes for t in self.tensors.values() if t.tower == tower)
+
+    def graph(self, tower: TowerName, form: str) -> bytes:
+        """The serialized, weight-free ONNX graph of a tower in a compute form."""
+        if form not in self.manifest.graphs.get(tower, {}):
+            offered = ", ".join(self.manifest.graphs.get(tower, {})) or "none"
+            raise ArtifactError(f"{self.path}: has no {tower} graph of form '{form}'; it has: {offered}")
+        return self._file.data(graph_name(tower, form)).tobytes()
+
+    def data(self, name: str) -> NDArray[np.uint8]:
+        """The stored bytes of a weight, read-only and still in the file."""
+        return self._file.data(name)
+
+    def dense(self, name: str) -> NDArray[np.float32]:
+        """A weight as float32 in its logical shape."""
+        tensor = self.tensors[name]
+        return blocks.decode(tensor.encoding, self.data(name)).reshape(tensor.shape)
+
+    def nbits(self, name: str) -> blocks.NBits:
+        """A matrix as MatMulNBits takes it: the same numbers, no float copy of the matrix."""
+        tensor = self.tensors[name]
+        rows, columns = tensor.shape
+        return blocks.to_nbits(tensor.encoding, self.data(name), rows, columns)
+
+    def token_rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Rows of the token table: ids [n] → float32 [n, width]. Only the blocks of those rows are read."""
+        table = self.tensors[TOKEN_TABLE]
+        rows, columns = table.shape
+        if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= rows):
+            raise ArtifactError(f"{self.path}: a token id lies outside the token table of {rows:,} rows")
+        return blocks.rows_of(table.encoding, self.data(TOKEN_TABLE), columns, ids)
+
+    def tokenizer(self) -> TokenizerSpec:
+        """What cuts text into tokens."""
+        return _tokenizer_spec(self._file, self.manifest)
+
+    def release_pages(self) -> None:
+        """Give the file's pages back to the system once a tower is unpacked."""
+        self._file.release_pages()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def graph_name(tower: str, form: str) -> str:
+    """Name of the byte tensor that holds a graph."""
+    return f"graph.{tower}.{form}"
+
+
+def _check_tensor(file: GgufFile, name: str, tensor: StoredTensor) -> None:
+    info = file.tensors.get(name)
+    if info is None:
+        raise ArtifactError(f"{file.path}: tensor '{name}' is in the manifest but not in the file")
+    stored = tensor.shape
+    if len(stored) == 2:
+        stored = (stored[0] // tensor.fold, stored[1] * tensor.fold)
+    if info.type.name != tensor.encoding or info.shape != stored:
+        raise ArtifactError(
+            f"{file.path}: tensor '{name}' is {info.type.name} {list(info.shape)}, "
+            f"but the manifest says {tensor.encoding} {list(stored)}"
+        )
+
+
+def _check_graph(
+    file: GgufFile, manifest: Manifest, tower: str, form: str, weights: Mapping[str, Any]
+) -> None:
+    if tower not in TOWERS:
+        raise ArtifactError(
+            f"{file.path}: the manifest has graphs for a tower '{tower}', which SigLIP has not"
+        )
+    info = file.tensors.get(graph_name(tower, form))
+    if info is None or info.type.name != "i8":
+        raise ArtifactError(f"{file.path}: the {tower} graph of form '{form}' is missing")
+    missing = sorted(set(weights) - set(manifest.tensors))
+    if missing:
+        raise ArtifactError(
+            f"{file.path}: the {tower} graph asks for '{missing[0]}', which is not in the file"
+        )
+    if tower == "text" and TOKEN_TABLE not in manifest.tensors:
+        raise ArtifactError(f"{file.path}: has a text graph but no token table '{TOKEN_TABLE}'")
+
+
+def _tokenizer_spec(file: GgufFile, manifest: Manifest) -> TokenizerSpec:
+    def get(key: str, kind: type | tuple[type, ...]) -> Any:
+        value = file.metadata.get(f"tokenizer.ggml.{key}")
+        if not isinstance(value, kind):
+            raise ArtifactError(f"{file.path}: tokenizer.ggml.{key} is missing or of a wrong type")
+        return value
+
+    if get("model", str) != "t5":
+        raise ArtifactError(
+            f"{file.path}: tokenizer.ggml.model is not 't5', the unigram kind that SigLIP uses"
+        )
+    context = file.metadata.get("siglip.text.context_length")
+    if not isinstance(context, int) or not 1 <= context <= 4096:
+        raise ArtifactError(f"{file.path}: siglip.text.context_length is {context!r}")
+    pieces = get("tokens", list)
+    scores = np.asarray(get("scores", np.ndarray), np.float32)
+    types = np.asarray(get("token_type", np.ndarray), np.int32)
+    if not len(pieces) == len(scores) == len(types):
+        raise ArtifactError(f"{file.path}: tokens, scores and types of the tokenizer differ in number")
+    return TokenizerSpec(
+        pieces=tuple(pieces),
+        scores=scores,
+        types=types,
+        charsmap=np.asarray(get("precompiled_charsmap", np.ndarray), np.uint8).tobytes(),
+        add_dummy_prefix=get("add_space_prefix", bool),
+        remove_extra_whitespaces=get("remove_extra_whitespaces", bool),
+        escape_whitespaces=get("escape_whitespaces", bool),
+        byte_fallback=bool((types == 6).any()),
+        unk_id=get("unknown_token_id", int),
+        eos_id=get("eos_token_id", int),
+        pad_id=get("padding_token_id", int),
+        canonicalisation=manifest.canonicalisation,
+        context=context,
+    )

@@ -1,0 +1,317 @@
+"""Blocks as GGUF stores them: decode them to floats, or lay them out anew for ONNX Runtime's MatMulNBits.
+
+A block holds a run of consecutive weights of a matrix, row after row. The K-quants call theirs a super-block:
+256 weights, cut into sub-blocks that each have a scale of their own, and in Q4_K and Q5_K a minimum too:
+
+    q8_0    32 weights   x = d * q                       q signed 8-bit
+    q4_k   256 weights   x = d * scale * q - dmin * min   q 4-bit, 8 sub-blocks of 32, scale and min 6-bit
+    q5_k   256 weights   x = d * scale * q - dmin * min   q 5-bit, as q4_k
+    q6_k   256 weights   x = d * scale * (q - 32)         q 6-bit, 16 sub-blocks of 16, scale signed 8-bit
+
+d and dmin are float16. Byte layouts: ggml-common.h of ggml. Everything here works on plain arrays, keeps no state
+and lets go of the GIL in its inner loops, so tensors may be unpacked from several threads at once. Scratch memory
+stays below a few MiB whatever the size of a tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sigrun.errors import ArtifactError
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+# Blocks are worked on in runs of about this many weights: the scratch arrays of a run stay in a core's cache.
+RUN = 1 << 18
+
+
+class Block(NamedTuple):
+    """Geometry of an encoding: weights in a block, and its size in bytes."""
+
+    weights: int
+    size: int
+
+
+BLOCKS: dict[str, Block] = {
+    "f32": Block(1, 4),
+    "f16": Block(1, 2),
+    "q8_0": Block(32, 34),
+    "q4_k": Block(256, 144),
+    "q5_k": Block(256, 176),
+    "q6_k": Block(256, 210),
+}
+
+
+@dataclass(frozen=True)
+class NBits:
+    """A [N, K] matrix as the operator com.microsoft.MatMulNBits takes it: weight = scale * (q - zero).
+
+    Attributes:
+        bits: 4 or 8 bits a weight.
+        block_size: consecutive weights of a row that share a scale.
+        q: uint8 [N, K / block_size, block_size * bits / 8]; at 4 bits weight 2i is the low nibble of byte i.
+        scales: float32 [N, K / block_size].
+        zeros: float32 zero points [N, K / block_size], or None for the operator's default (128 at 8 bits).
+    """
+
+    bits: Literal[4, 8]
+    block_size: int
+    q: Bytes
+    scales: Floats
+    zeros: Floats | None
+
+
+def decode(encoding: str, data: Bytes) -> Floats:
+    """The weights in ``data``, uint8 [whole blocks], as a flat float32 array.
+
+    For f32 the result is a view of ``data`` where the machine allows it; otherwise it is new memory.
+
+    Raises:
+        ArtifactError: the encoding is unknown, or the bytes are not whole blocks.
+    """
+    blocks = _blocks(encoding, data)  # [blocks, size]
+    if encoding == "f32":
+        return blocks.reshape(-1).view("<f4").astype(np.float32, copy=False)
+    out = np.empty(blocks.shape[0] * BLOCKS[encoding].weights, np.float32)
+    _decode_blocks(encoding, blocks, out.reshape(blocks.shape[0], -1))
+    return out
+
+
+def rows_of(encoding: str, data: Bytes, columns: int, index: NDArray[np.int64]) -> Floats:
+    """Some rows of a matrix of ``columns`` columns: float32 [len(index), columns].
+
+    Only the blocks that hold those rows are read, so a memory-mapped table costs no more than its rows at hand. A row
+    may begin and end inside a block (1152 weights cover 4.5 super-blocks). A row asked for twice is decoded once.
+
+    Raises:
+        ArtifactError: as ``decode``, or ``data`` is not whole rows.
+        IndexError: an index is negative or past the last row.
+    """
+    blocks = _blocks(encoding, data)
+    per_block = BLOCKS[encoding].weights
+    total = blocks.shape[0] * per_block
+    if columns < 1 or total % columns:
+        raise ArtifactError(f"{total} weights are not whole rows of {columns}")
+    wanted, place = np.unique(np.asarray(index, np.int64), return_inverse=True)
+    if wanted.size and (wanted[0] < 0 or wanted[-1] >= total // columns):
+        bad = wanted[0] if wanted[0] < 0 else wanted[-1]
+        raise IndexError(f"row {bad} of a table of {total // columns} rows")
+    rows = np.empty((wanted.size, columns), np.float32)
+    # The most blocks that a row can touch; a window beyond the last block is cut and its lanes never read.
+    span = (columns - 1) // per_block + 2
+    for part in _runs(wanted.size, span * per_block):
+        first, offset = np.divmod(wanted[part] * columns, per_block)
+        window = np.minimum(first[:, None] + np.arange(span), blocks.shape[0] - 1)  # [rows, span]
+        weights = np.empty((window.size, per_block), np.float32)
+        _decode_blocks(encoding, blocks[window.reshape(-1)], weights)
+        lanes = np.arange(len(first))[:, None] * (span * per_block) + offset[:, None] + np.arange(columns)
+        np.take(weights.reshape(-1), lanes, out=rows[part])
+    return rows[place.reshape(-1)]
+
+
+def to_nbits(encoding: str, data: Bytes, rows: int, columns: int) -> NBits:
+    """The stored numbers of a [rows, columns] matrix in MatMulNBits' layout; nothing is rounded to fewer bits.
+
+    q4_k becomes 4-bit in blocks of 32 with float zero points, q6_k 8-bit in blocks of 16, q8_0 8-bit in blocks of 32.
+    Rows may lie folded, end to end across super-blocks. The operator's weights differ from ``decode`` by at most some
+    1e-7 of the larger of the weight and its minimum.
+
+    Raises:
+        ArtifactError: as ``decode``; the bytes are not rows * columns weights; a scale would serve two rows; or the
+            encoding has no exact form there. q5_k has none: its 5 bits need the 8-bit form, which takes no float zero
+            points, so use ``decode``.
+    """
+    blocks = _blocks(encoding, data)
+    if encoding not in _NBITS:
+        raise ArtifactError(
+            f"{encoding} has no exact MatMulNBits form; there are: {', '.join(_NBITS)}",
+            hint="decode it to floats instead",
+        )
+    bits, block_size, has_zeros, fill = _NBITS[encoding]
+    per_block = BLOCKS[encoding].weights
+    if blocks.shape[0] * per_block != rows * columns:
+        raise ArtifactError(f"{blocks.shape[0] * per_block} weights are not a matrix of {rows} x {columns}")
+    if columns % block_size:
+        raise ArtifactError(f"rows of {columns} weights are not whole {encoding} sub-blocks of {block_size}")
+    shape = rows, columns // block_size
+    q = np.empty((*shape, block_size * bits // 8), np.uint8)
+    scales = np.empty(shape, np.float32)
+    zeros = np.empty(shape, np.float32) if has_zeros else None
+    # The same memory by blocks: [blocks, bytes], [blocks, sub-blocks].
+    flat = tuple(a.reshape(blocks.shape[0], -1) for a in (q, scales, zeros) if a is not None)
+    for part in _runs(blocks.shape[0], per_block):
+        fill(blocks[part], *(a[part] for a in flat))
+    return NBits(bits, block_size, q, scales, zeros)
+
+
+def _blocks(encoding: str, data: Bytes) -> Bytes:
+    """``data`` as [blocks, size]."""
+    if encoding not in BLOCKS:
+        raise ArtifactError(f"unknown encoding '{encoding}'; known here: {', '.join(BLOCKS)}")
+    size = BLOCKS[encoding].size
+    if data.dtype != np.uint8 or data.size % size:
+        raise ArtifactError(f"{data.nbytes} bytes are not whole {encoding} blocks of {size} bytes")
+    return np.ascontiguousarray(data).reshape(-1, size)
+
+
+def _runs(count: int, weights: int) -> Iterator[slice]:
+    """Slices over ``count`` things of so many weights each, about RUN weights at a time."""
+    step = max(1, RUN // weights)
+    return (slice(i, i + step) for i in range(0, count, step))
+
+
+def _decode_blocks(encoding: str, blocks: Bytes, out: Floats) -> None:
+    """Decode uint8 [blocks, size] into ``out``, float32 [blocks, weights]."""
+    for part in _runs(blocks.shape[0], BLOCKS[encoding].weights):
+        _DECODE[encoding](blocks[part], out[part])
+
+
+def _floats(blocks: Bytes, at: int, dtype: str = "<f2") -> Floats:
+    """The float at byte ``at`` of each block: [blocks, 1]."""
+    width = np.dtype(dtype).itemsize
+    return np.ascontiguousarray(blocks[:, at : at + width]).view(dtype).astype(np.float32)
+
+
+def _subblock_scales(blocks: Bytes) -> tuple[Floats, Floats]:
+    """Scales d * scale and minima dmin * min of the sub-blocks of q4_k or q5_k: [blocks, 8] each.
+
+    Twelve bytes hold sixteen 6-bit numbers. Taken as three words of four bytes, all four numbers of a word unpack at
+    once: the first word has scales 0-3, the second minima 0-3, the third the low four bits of scales 4-7 and minima
+    4-7, whose high two bits are the top bits of the first two words.
+    """
+    words = np.ascontiguousarray(blocks[:, 4:16]).view("<u4")  # [blocks, 3]
+    first, second, third = (words[:, i] for i in range(3))
+    codes = np.empty((2, blocks.shape[0], 2), "<u4")
+    codes[0, :, 0] = first & 0x3F3F3F3F
+    codes[0, :, 1] = (third & 0x0F0F0F0F) | ((first >> 2) & 0x30303030)
+    codes[1, :, 0] = second & 0x3F3F3F3F
+    codes[1, :, 1] = ((third >> 4) & 0x0F0F0F0F) | ((second >> 2) & 0x30303030)
+    scales, minima = codes.view(np.uint8).astype(np.float32)  # [blocks, 8] each
+    scales *= _floats(blocks, 0)
+    minima *= _floats(blocks, 2)
+    return scales, minima
+
+
+def _decode_f32(blocks: Bytes, out: Floats) -> None:
+    out[...] = blocks.view("<f4")
+
+
+def _decode_f16(blocks: Bytes, out: Floats) -> None:
+    out[...] = blocks.view("<f2")
+
+
+def _decode_q8_0(blocks: Bytes, out: Floats) -> None:
+    out[...] = blocks[:, 2:].view(np.int8)
+    out *= _floats(blocks, 0)
+
+
+def _affine(blocks: Bytes, q: Bytes, out: Floats) -> None:
+    """out = d * scale * q - dmin * min, for q uint8 [blocks, 256]."""
+    scales, minima = _subblock_scales(blocks)
+    out[...] = q
+    weights = out.reshape(-1, 8, 32)
+    weights *= scales[:, :, None]
+    weights -= minima[:, :, None]
+
+
+def _decode_q4_k(blocks: Bytes, out: Floats) -> None:
+    packed = blocks[:, 16:].reshape(-1, 4, 32)
+    q = np.empty((blocks.shape[0], 4, 2, 32), np.uint8)
+    np.bitwise_and(packed, 15, out=q[:, :, 0])
+    np.right_shift(packed, 4, out=q[:, :, 1])
+    _affine(blocks, q.reshape(-1, 256), out)
+
+
+def _decode_q5_k(blocks: Bytes, out: Floats) -> None:
+    packed = blocks[:, 48:].reshape(-1, 4, 32)
+    fifth = np.ascontiguousarray(
+        blocks[:, 16:48]
+    )  # bit j of byte i: the fifth bit of weight i of sub-block j
+    q = np.empty((blocks.shape[0], 4, 2, 32), np.uint8)
+    np.bitwise_and(packed, 15, out=q[:, :, 0])
+    np.right_shift(packed, 4, out=q[:, :, 1])
+    for j in range(8):
+        q[:, j // 2, j % 2] |= ((fifth >> j) & 1) << 4
+    _affine(blocks, q.reshape(-1, 256), out)
+
+
+def _unpack_q6_k(blocks: Bytes, q: Bytes) -> None:
+    """Unpack into ``q``, uint8 [blocks, 256], the 6-bit numbers 0-63.
+
+    Each half of a block, 128 weights in four groups of 32, has 64 bytes of low nibbles (groups 0 and 1 low, 2 and 3
+    high) and 32 bytes of high bit pairs, one pair a group.
+    """
+    low = blocks[:, :128].reshape(-1, 2, 64)
+    high = blocks[:, 128:192].reshape(-1, 2, 32)
+    halves = q.reshape(-1, 2, 128)
+    np.bitwise_and(low, 15, out=halves[:, :, :64])
+    np.right_shift(low, 4, out=halves[:, :, 64:])
+    for group, pair in enumerate((high << 4, high << 2, high, high >> 2)):
+        halves[:, :, 32 * group : 32 * group + 32] |= pair & 0x30
+
+
+def _decode_q6_k(blocks: Bytes, out: Floats) -> None:
+    q = np.empty((blocks.shape[0], 256), np.uint8)
+    _unpack_q6_k(blocks, q)
+    q -= 32  # wraps: the bytes are then signed numbers
+    out[...] = q.view(np.int8)
+    weights = out.reshape(-1, 16, 16)
+    weights *= _scales_q6_k(blocks)[:, :, None]
+
+
+def _scales_q6_k(blocks: Bytes) -> Floats:
+    """Scales d * scale of the sub-blocks of q6_k: [blocks, 16]."""
+    return _floats(blocks, 208) * blocks[:, 192:208].view(np.int8).astype(np.float32)
+
+
+def _nbits_q4_k(blocks: Bytes, q: Bytes, scales: Floats, zeros: Floats) -> None:
+    # Two neighbouring weights lie in neighbouring bytes here and in one byte there: as 16-bit words 0x0b0a -> 0xba.
+    pairs = np.ascontiguousarray(blocks[:, 16:]).view(
+        "<u2"
+    )  # [blocks, 64], low nibbles one sub-block, high the next
+    halves = q.view(np.complex128).reshape(-1, 4, 2)  # an item is a sub-block's 16 bytes
+    for half, words in enumerate((pairs & 0x0F0F, (pairs >> 4) & 0x0F0F)):
+        words |= words >> 4
+        halves[:, :, half] = words.astype(np.uint8).view(np.complex128)
+    scale, minimum = _subblock_scales(blocks)
+    flat = scale == 0  # every weight is -minimum, whatever its q: write that as minimum * (0 - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        np.divide(minimum, scale, out=zeros)
+    scales[...] = scale
+    if flat.any():
+        scales[flat] = minimum[flat]
+        zeros[flat] = 1
+        q.reshape(-1, 8, 16)[flat] = 0
+
+
+def _nbits_q6_k(blocks: Bytes, q: Bytes, scales: Floats) -> None:
+    _unpack_q6_k(blocks, q)
+    q += 128 - 32
+    scales[...] = _scales_q6_k(blocks)
+
+
+def _nbits_q8_0(blocks: Bytes, q: Bytes, scales: Floats) -> None:
+    np.bitwise_xor(blocks[:, 2:], 0x80, out=q)  # signed to offset 128
+    scales[...] = _floats(blocks, 0)
+
+
+_DECODE: dict[str, Callable[[Bytes, Floats], None]] = {
+    "f32": _decode_f32,
+    "f16": _decode_f16,
+    "q8_0": _decode_q8_0,
+    "q4_k": _decode_q4_k,
+    "q5_k": _decode_q5_k,
+    "q6_k": _decode_q6_k,
+}
+# bits, block size, whether there are zero points, what fills a run of blocks
+_NBITS: dict[str, tuple[Literal[4, 8], int, bool, Callable[..., Any]]] = {
+    "q4_k": (4, 32, True, _nbits_q4_k),
+    "q6_k": (8, 16, False, _nbits_q6_k),
+    "q8_0": (8, 32, False, _nbits_q8_0),
+}

@@ -1,0 +1,34 @@
+"""The ``sigrun`` command."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from sigrun import __version__
+from sigrun.cli import classify, embed, info
+from sigrun.cli.shell import guarded, raw_help
+
+PROGRAM = "sigrun"
+_COMMANDS = (classify, embed, info)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, complete."""
+    root = argparse.ArgumentParser(
+        PROGRAM,
+        description="Run a SigLIP model on this machine: score pictures against labels, embed pictures and texts.",
+        epilog="exit codes: 0 done; 1 something failed, the message says what; 2 wrong usage; 130 interrupted",
+        formatter_class=raw_help,
+    )
+    root.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add_to(commands)
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    arguments = parser().parse_args(argv)
+    return guarded(PROGRAM, lambda: arguments.run(arguments))

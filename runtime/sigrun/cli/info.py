@@ -1,0 +1,56 @@
+"""``sigrun info``: what an artifact is and what it claims."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from typing import Any
+
+from sigrun.artifact import Artifact
+from sigrun.cli.shell import OK, raw_help
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to a parser's subcommands."""
+    parser = commands.add_parser(
+        "info",
+        help="say what an artifact is",
+        description="Say what an artifact is: model, variant, true bits per weight, towers, scoring, source.",
+        formatter_class=raw_help,
+    )
+    parser.add_argument("artifact", help="a .gguf file made by sigrun-export")
+    parser.add_argument("--json", action="store_true", help="the whole manifest as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the summary, or the manifest."""
+    with Artifact.open(arguments.artifact) as artifact:
+        manifest = artifact.manifest
+        if arguments.json:
+            print(json.dumps(json.loads(manifest.to_json()), indent=2, ensure_ascii=False))
+            return OK
+        print(f"{manifest.model}  {manifest.variant}  {artifact.nbytes / 2**20:.1f} MiB")
+        for tower in artifact.towers:
+            types = Counter(t.encoding for t in artifact.tensors.values() if t.tower == tower)
+            listed = ", ".join(f"{count} {name}" for name, count in types.most_common())
+            print(
+                f"  {tower:5} tower  {artifact.tower_nbytes(tower) / 2**20:8.1f} MiB  "
+                f"{manifest.bits_per_weight[tower]:.2f} bits per weight  ({listed})"
+            )
+        for name, tensor in manifest.substitutions().items():
+            print(f"  not as asked: {name} is {tensor.encoding}, the recipe asked for {tensor.target}")
+        prep = manifest.preprocessing
+        print(f"  pictures      squashed to {prep.width} x {prep.height}, {prep.resample}")
+        print(f"  texts         canonicalised as '{manifest.canonicalisation}'")
+        scoring, source = manifest.scoring, manifest.source
+        revision = f" @ {source.revision}" if source.revision else ""
+        print(
+            f"  scoring       sigmoid, logit_scale {scoring.logit_scale:.4f}, logit_bias {scoring.logit_bias:.4f}"
+        )
+        print(f"  source        {source.model}{revision}")
+        print(f"  licence       {source.licence or 'not stated by the source'}")
+        print(f"  space         {manifest.space}")
+        print(f"  made by       {manifest.generator}")
+    return OK

@@ -1,0 +1,57 @@
+"""What every command of ours does alike: plain errors, exit codes, one way to print."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from sigrun.errors import SigrunError
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def guarded(program: str, action: Callable[[], int]) -> int:
+    """Run a command: an error of ours becomes one plain message on stderr, never a traceback.
+
+    Returns:
+        The exit code: what ``action`` returned, 1 after an error, 130 after Ctrl-C.
+    """
+    try:
+        code = action()
+        sys.stdout.flush()
+        return code
+    except SigrunError as error:
+        complain(program, error)
+        return FAILED
+    except KeyboardInterrupt:
+        print(f"\n{program}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away; point stdout elsewhere so that the exit is silent too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def complain(program: str, error: SigrunError) -> None:
+    """Print an error and its hint on stderr."""
+    print(f"{program}: error: {error.message}", file=sys.stderr)
+    if error.hint is not None:
+        print(f"  hint: {error.hint}", file=sys.stderr)
+
+
+def at_least_one(text: str) -> int:
+    """An argparse type: a whole number of 1 or more."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, not {text!r}")
+    return value
+
+
+def raw_help(prog: str) -> argparse.HelpFormatter:
+    """A help formatter that keeps the lines of descriptions and examples and never depends on the terminal."""
+    return argparse.RawDescriptionHelpFormatter(prog, width=96)

@@ -1,0 +1,258 @@
+"""The manifest: what an artifact says of itself, as JSON in the GGUF key ``sigrun.manifest``.
+
+The exporter fills these classes and the runtime reads them back, so both sides share one definition;
+``manifest.schema.json`` beside this file describes the same for other programs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from sigrun.canonical import Canonicalisation
+from sigrun.errors import ArtifactError
+from sigrun.pixels import Preprocessing
+from sigrun.scores import Scoring
+
+FORMAT = 1
+KEY = "sigrun.manifest"
+
+TowerName = Literal["image", "text"]
+TOWERS: tuple[TowerName, ...] = get_args(TowerName)
+Packing = Literal["dense", "nbits"]
+"""How a graph takes a weight: ``dense`` as one float32 initializer under the tensor's name; ``nbits`` as what
+MatMulNBits takes, under the tensor's name with the suffixes of :data:`NBITS_PARTS`."""
+
+NBITS_PARTS = (".q", ".scales", ".zeros")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights came from. ``files`` maps file names to their SHA-256."""
+
+    model: str
+    revision: str | None
+    licence: str | None
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """How a tensor lies in the file.
+
+    Attributes:
+        tower: the tower it belongs to.
+        kind: what it does (linear, token, patch, position, probe, norm, bias).
+        shape: logical shape after the rewrites; matrices are [outputs, inputs].
+        source_shape: shape in the checkpoint.
+        encoding: what it is stored as.
+        target: what the recipe asked for; differs where that did not fit the shape.
+        fold: rows laid end to end in the file.
+    """
+
+    tower: TowerName
+    kind: str
+    shape: tuple[int, ...]
+    source_shape: tuple[int, ...]
+    encoding: str
+    target: str
+    fold: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact says of itself.
+
+    Attributes:
+        format: version of this description.
+        generator: the program that wrote the file.
+        model: short name of the model, as file names have it.
+        variant: name of the recipe.
+        recipe_sha256: hash of the recipe file.
+        source: where the weights came from.
+        architecture: both towers before any rewrite, as ``sigrun_recipes.Architecture.to_json`` gives them.
+        rewrites: function-preserving rewrites that were applied, in order.
+        tensors: every weight by name.
+        graphs: tower → compute form → tensor name → packing.
+        bits_per_weight: tower → true bits per weight, everything counted.
+        preprocessing: how pictures become pixel values.
+        canonicalisation: how text is made canonical before it is cut into tokens.
+        scoring: logit scale and bias.
+        space: the embedding space id; only vectors with equal ids may be compared.
+        weights_sha256: hash over the names, types, shapes and bytes of all stored weights.
+    """
+
+    format: int
+    generator: str
+    model: str
+    variant: str
+    recipe_sha256: str
+    source: Source
+    architecture: Mapping[str, Mapping[str, Any]]
+    rewrites: tuple[str, ...]
+    tensors: Mapping[str, StoredTensor]
+    graphs: Mapping[str, Mapping[str, Mapping[str, Packing]]]
+    bits_per_weight: Mapping[str, float]
+    preprocessing: Preprocessing
+    canonicalisation: Canonicalisation
+    scoring: Scoring
+    space: str
+    weights_sha256: str
+
+    def to_json(self) -> str:
+        """The JSON text; equal manifests give equal text."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    def substitutions(self) -> dict[str, StoredTensor]:
+        """Tensors that did not get the encoding the recipe asked for."""
+        return {name: t for name, t in self.tensors.items() if t.encoding != t.target}
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Manifest:
+        """Parse the JSON text of the file ``where``.
+
+        Raises:
+            ArtifactError: it is not JSON, of another format version, or a field is missing or of a wrong type.
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ArtifactError(f"{where}: {KEY} is not JSON: {error}") from error
+        look = _Look(where)
+        top = look.table(data, KEY)
+        if top.get("format") != FORMAT:
+            raise ArtifactError(
+                f"{where}: manifest format is {top.get('format')!r}; this version reads format {FORMAT}",
+                hint="export the model again, or use the version of Sigrun that wrote the file",
+            )
+        for field in fields(cls):
+            if field.name not in top:
+                raise ArtifactError(f"{where}: the manifest has no field '{field.name}'")
+        preprocessing = look.table(top["preprocessing"], "preprocessing")
+        scoring = look.table(top["scoring"], "scoring")
+        source = look.table(top["source"], "source")
+        return cls(
+            format=FORMAT,
+            generator=look.text(top["generator"], "generator"),
+            model=look.text(top["model"], "model"),
+            variant=look.text(top["variant"], "variant"),
+            recipe_sha256=look.text(top["recipe_sha256"], "recipe_sha256"),
+            source=Source(
+                model=look.text(source.get("model"), "source.model"),
+                revision=look.maybe_text(source.get("revision"), "source.revision"),
+                licence=look.maybe_text(source.get("licence"), "source.licence"),
+                files={
+                    name: look.text(value, f"source.files.{name}")
+                    for name, value in look.table(source.get("files"), "source.files").items()
+                },
+            ),
+            architecture={
+                name: look.table(value, f"architecture.{name}")
+                for name, value in look.table(top["architecture"], "architecture").items()
+                if name in TOWERS
+            },
+            rewrites=look.texts(top["rewrites"], "rewrites"),
+            tensors={
+                name: look.tensor(value, f"tensors.{name}")
+                for name, value in look.table(top["tensors"], "tensors").items()
+            },
+            graphs={
+                tower: {
+                    form: {
+                        name: look.packing(p, f"graphs.{tower}.{form}.{name}")
+                        for name, p in look.table(w, form).items()
+                    }
+                    for form, w in look.table(forms, f"graphs.{tower}").items()
+                }
+                for tower, forms in look.table(top["graphs"], "graphs").items()
+            },
+            bits_per_weight={
+                tower: look.number(value, f"bits_per_weight.{tower}")
+                for tower, value in look.table(top["bits_per_weight"], "bits_per_weight").items()
+            },
+            preprocessing=Preprocessing.from_json(dict(preprocessing)),
+            canonicalisation=look.canonicalisation(top["canonicalisation"]),
+            scoring=Scoring(
+                look.number(scoring.get("logit_scale"), "scoring.logit_scale"),
+                look.number(scoring.get("logit_bias"), "scoring.logit_bias"),
+            ),
+            space=look.text(top["space"], "space"),
+            weights_sha256=look.text(top["weights_sha256"], "weights_sha256"),
+        )
+
+
+class _Look:
+    """Typed look-ups whose errors name the file and the field."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def fail(self, field: str, problem: str) -> ArtifactError:
+        return ArtifactError(f"{self.where}: the manifest's {field} {problem}")
+
+    def table(self, value: Any, field: str) -> Mapping[str, Any]:
+        if not isinstance(value, dict):
+            raise self.fail(field, "must be an object")
+        return value
+
+    def text(self, value: Any, field: str) -> str:
+        if not isinstance(value, str):
+            raise self.fail(field, f"must be a string, not {value!r}")
+        return value
+
+    def maybe_text(self, value: Any, field: str) -> str | None:
+        return None if value is None else self.text(value, field)
+
+    def texts(self, value: Any, field: str) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            raise self.fail(field, "must be a list")
+        return tuple(self.text(v, field) for v in value)
+
+    def number(self, value: Any, field: str) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
+            raise self.fail(field, f"must be a finite number, not {value!r}")
+        return float(value)
+
+    def extents(self, value: Any, field: str) -> tuple[int, ...]:
+        if (
+            not isinstance(value, list)
+            or not all(type(v) is int and v > 0 for v in value)
+            or not 1 <= len(value) <= 2
+        ):
+            raise self.fail(field, f"must be one or two positive whole numbers, not {value!r}")
+        return tuple(value)
+
+    def packing(self, value: Any, field: str) -> Packing:
+        if value not in get_args(Packing):
+            raise self.fail(field, f"is {value!r}; known packings: {', '.join(get_args(Packing))}")
+        packing: Packing = value
+        return packing
+
+    def canonicalisation(self, value: Any) -> Canonicalisation:
+        if value not in get_args(Canonicalisation):
+            raise self.fail(
+                "canonicalisation", f"is {value!r}; known: {', '.join(get_args(Canonicalisation))}"
+            )
+        known: Canonicalisation = value
+        return known
+
+    def tensor(self, value: Any, field: str) -> StoredTensor:
+        data = self.table(value, field)
+        tower = data.get("tower")
+        if tower not in TOWERS:
+            raise self.fail(f"{field}.tower", f"is {tower!r}; known: {', '.join(TOWERS)}")
+        fold = data.get("fold")
+        shape = self.extents(data.get("shape"), f"{field}.shape")
+        if type(fold) is not int or fold < 1 or shape[0] % fold:
+            raise self.fail(f"{field}.fold", f"is {fold!r}, which does not divide the rows of {list(shape)}")
+        return StoredTensor(
+            tower=tower,
+            kind=self.text(data.get("kind"), f"{field}.kind"),
+            shape=shape,
+            source_shape=self.extents(data.get("source_shape"), f"{field}.source_shape"),
+            encoding=self.text(data.get("encoding"), f"{field}.encoding"),
+            target=self.text(data.get("target"), f"{field}.target"),
+            fold=fold,
+        )

@@ -1,0 +1,277 @@
+"""The model as a user holds it: pictures and texts in, embeddings and scores out."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sigrun.artifact import Artifact
+from sigrun.embeddings import Embeddings, LabelSet, same_space
+from sigrun.errors import PictureError, ProviderError, TextError
+from sigrun.manifest import TOWERS, Manifest, TowerName
+from sigrun.pixels import Picture, open_picture, to_pixels
+from sigrun.scores import Score, logits, rank
+from sigrun.sessions import FORMS, PROVIDERS, TowerSession, physical_threads
+from sigrun.tokens import Tokenizer
+
+MICRO_BATCH_TOKENS = 1500
+"""Tokens run at once: on a CPU larger batches are no faster per picture and hold more memory."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a loaded model is.
+
+    Attributes:
+        path: the artifact.
+        nbytes: its size in bytes.
+        tower_nbytes: tower → bytes of its stored weights.
+        loaded: towers in memory now.
+        compute: compute form.
+        provider: where it runs.
+        threads: threads within one run.
+        manifest: everything the file says of itself.
+    """
+
+    path: str
+    nbytes: int
+    tower_nbytes: Mapping[str, int]
+    loaded: tuple[TowerName, ...]
+    compute: str
+    provider: str
+    threads: int
+    manifest: Manifest
+
+
+class Siglip:
+    """A SigLIP model. Make one with :meth:`load`; safe to use from several threads."""
+
+    def __init__(self, artifact: Artifact, compute: str, provider: str, threads: int) -> None:
+        self._artifact = artifact
+        self._compute = compute
+        self._provider = provider
+        self._threads = threads
+        self._sessions: dict[TowerName, TowerSession] = {}
+        self._tokenizer: Tokenizer | None = None
+        self._lock = threading.RLock()
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        compute: str = "auto",
+        provider: str = "auto",
+        threads: int | None = None,
+        towers: Literal["auto", "image", "text", "both"] = "auto",
+    ) -> Self:
+        """Open an artifact.
+
+        Args:
+            path: a ``.gguf`` file made by ``sigrun-export``.
+            compute: compute form; this version has ``exact``, and ``auto`` means it.
+            provider: where to run; this version has ``cpu``, and ``auto`` means it.
+            threads: threads within one run; by default one for each CPU that the process may use.
+            towers: which to unpack now; ``auto`` unpacks each when it is first used.
+
+        Raises:
+            ArtifactError: the file is missing, damaged or foreign.
+            ProviderError: the compute form or provider does not exist here.
+        """
+        form = FORMS[0] if compute == "auto" else compute
+        if form not in FORMS:
+            raise ProviderError(f"there is no compute form '{compute}'; there are: auto, {', '.join(FORMS)}")
+        where = next(iter(PROVIDERS)) if provider == "auto" else provider
+        if where not in PROVIDERS:
+            raise ProviderError(f"there is no provider '{provider}'; there are: auto, {', '.join(PROVIDERS)}")
+        if threads is not None and threads < 1:
+            raise ProviderError(f"threads must be at least 1, not {threads}")
+        wanted: dict[str, tuple[TowerName, ...]] = {
+            "auto": (),
+            "image": ("image",),
+            "text": ("text",),
+            "both": TOWERS,
+        }
+        if towers not in wanted:
+            raise ValueError(f"towers must be one of {', '.join(wanted)}, not {towers!r}")
+        model = cls(Artifact.open(path), form, where, threads or physical_threads())
+        try:
+            for tower in wanted[towers]:
+                model._session(tower)
+        except BaseException:
+            model.close()
+            raise
+        return model
+
+    @property
+    def space(self) -> str:
+        """The embedding space id."""
+        return self._artifact.manifest.space
+
+    @property
+    def info(self) -> Info:
+        """What this model is and which towers are in memory."""
+        artifact = self._artifact
+        return Info(
+            path=artifact.path,
+            nbytes=artifact.nbytes,
+            tower_nbytes={tower: artifact.tower_nbytes(tower) for tower in artifact.towers},
+            loaded=tuple(self._sessions),
+            compute=self._compute,
+            provider=self._provider,
+            threads=self._threads,
+            manifest=artifact.manifest,
+        )
+
+    def embed_images(self, pictures: Iterable[Picture]) -> Embeddings:
+        """Embed pictures: paths, bytes, file objects, Pillow images or uint8 arrays.
+
+        A picture that cannot be read becomes an error of its row; the others are not touched by it.
+
+        Returns:
+            Embeddings, float32 [n, width].
+        """
+        session = self._session("image")
+        preprocessing = self._artifact.manifest.preprocessing
+        vectors: list[NDArray[np.float32]] = []
+        errors: dict[int, str] = {}
+        pending: list[tuple[int, NDArray[np.float32]]] = []
+        size = self._micro_batch("image")
+        count = 0
+
+        def flush() -> None:
+            if pending:
+                embeds = session.embed(np.stack([pixels for _, pixels in pending]))
+                for (row, _), vector in zip(pending, embeds, strict=True):
+                    vectors[row] = vector
+                pending.clear()
+
+        blank = np.full(self._width("image"), np.nan, np.float32)
+        for row, picture in enumerate(pictures):
+            count += 1
+            vectors.append(blank)
+            try:
+                pending.append((row, to_pixels(open_picture(picture), preprocessing)))
+            except PictureError as error:
+                errors[row] = error.message
+            if len(pending) == size:
+                flush()
+        flush()
+        stacked = np.stack(vectors) if count else np.empty((0, len(blank)), np.float32)
+        return Embeddings(stacked, self.space, errors)
+
+    def embed_texts(self, texts: Sequence[str]) -> Embeddings:
+        """Embed texts; each is made canonical, cut into tokens and padded as the model was trained.
+
+        Returns:
+            Embeddings, float32 [n, projection].
+
+        Raises:
+            TextError: a text is empty or not a string.
+        """
+        if isinstance(texts, str):
+            raise TextError("texts must be a list of strings, not one string", hint="write [text]")
+        if not texts:
+            return Embeddings(np.empty((0, self._width("text")), np.float32), self.space)
+        session = self._session("text")
+        tokens = self._text_tokenizer().encode(texts)
+        size = self._micro_batch("text")
+        parts = []
+        for start in range(0, len(texts), size):
+            ids = tokens.ids[start : start + size]  # [n, context]
+            distinct, places = np.unique(ids, return_inverse=True)
+            rows = self._artifact.token_rows(distinct)[places.reshape(ids.shape)]  # [n, context, width]
+            parts.append(session.embed(rows))
+        return Embeddings(np.concatenate(parts), self.space, cut=tuple(np.flatnonzero(tokens.cut).tolist()))
+
+    def label_set(self, labels: Sequence[str], *, template: str = "{}") -> LabelSet:
+        """Embed labels once, to classify many pictures with them.
+
+        Args:
+            labels: at least one, none empty.
+            template: a sentence with ``{}`` where the label goes, such as ``This is a photo of {}.``
+
+        Raises:
+            TextError: there are no labels, one is empty, or the template has no ``{}``.
+        """
+        if isinstance(labels, str) or not labels:
+            raise TextError("there are no labels to score", hint="give at least one, such as: a cat")
+        if "{}" not in template:
+            raise TextError(f"the template {template!r} has no {{}} where the label would go")
+        for number, label in enumerate(labels, 1):
+            if not isinstance(label, str) or not label.strip():
+                raise TextError(f"label {number} is empty: {label!r}")
+        return LabelSet(tuple(labels), self.embed_texts([template.replace("{}", label) for label in labels]))
+
+    def classify(self, picture: Picture, labels: Sequence[str] | LabelSet) -> list[Score]:
+        """Score one picture against labels, best first.
+
+        Each probability stands for itself: how likely that text fits the picture. They do not sum to 1.
+
+        Raises:
+            PictureError: the picture cannot be read.
+            TextError: there are no labels or one is empty.
+            SpaceError: the label set was made by another model.
+        """
+        chosen = labels if isinstance(labels, LabelSet) else self.label_set(labels)
+        embedded = self.embed_images([picture])
+        if embedded.errors:
+            raise PictureError(embedded.errors[0])
+        return self.score(embedded, chosen)[0]
+
+    def score(self, images: Embeddings, labels: LabelSet) -> list[list[Score]]:
+        """Score embedded pictures against labels: one list a picture, best first. Rows that failed give no scores."""
+        same_space(self.space, images.space)
+        same_space(self.space, labels.embeddings.space)
+        matrix = logits(
+            images.vectors, labels.embeddings.vectors, self._artifact.manifest.scoring
+        )  # [n, labels]
+        return [
+            [] if row in images.errors else rank(labels.labels, matrix[row]) for row in range(len(images))
+        ]
+
+    def unload(self, tower: TowerName) -> None:
+        """Give a tower's memory back; it is unpacked again when next used."""
+        with self._lock:
+            self._sessions.pop(tower, None)
+
+    def close(self) -> None:
+        """Give everything back."""
+        with self._lock:
+            self._sessions.clear()
+            self._artifact.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _session(self, tower: TowerName) -> TowerSession:
+        with self._lock:
+            session = self._sessions.get(tower)
+            if session is None:
+                session = TowerSession(self._artifact, tower, self._compute, self._threads)
+                self._sessions[tower] = session
+            return session
+
+    def _text_tokenizer(self) -> Tokenizer:
+        with self._lock:
+            if self._tokenizer is None:
+                self._tokenizer = Tokenizer(self._artifact.tokenizer())
+            return self._tokenizer
+
+    def _width(self, tower: TowerName) -> int:
+        return self._session(tower).width
+
+    def _micro_batch(self, tower: TowerName) -> int:
+        return max(1, MICRO_BATCH_TOKENS // self._session(tower).tokens)

@@ -1,0 +1,111 @@
+"""One ONNX Runtime session a tower, its weights unpacked from the artifact into the graph's form."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from sigrun.artifact import Artifact
+from sigrun.errors import ArtifactError, ProviderError
+from sigrun.manifest import NBITS_PARTS, Packing, TowerName
+
+FORMS = ("exact",)
+PROVIDERS = {"cpu": "CPUExecutionProvider"}
+EMBEDDING: dict[TowerName, str] = {"image": "image_embeds", "text": "text_embeds"}
+
+
+def physical_threads() -> int:
+    """Threads worth using: the CPUs this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    count = len(affinity(0)) if affinity is not None else os.cpu_count()
+    return max(1, count or 1)
+
+
+class TowerSession:
+    """A tower that runs.
+
+    Args:
+        artifact: the open file.
+        tower: ``image`` or ``text``.
+        form: the compute form.
+        threads: threads within one run.
+
+    Attributes:
+        width: length of an embedding.
+        tokens: tokens of one picture or text inside the tower.
+
+    Raises:
+        ArtifactError: the graph or a weight in the file is unusable.
+        ProviderError: ONNX Runtime refuses the graph.
+    """
+
+    def __init__(self, artifact: Artifact, tower: TowerName, form: str, threads: int) -> None:
+        self.tower = tower
+        self.form = form
+        graph = artifact.graph(tower, form)
+        weights = artifact.manifest.graphs[tower][form]
+        self._arrays = _unpack(artifact, list(weights.items()), threads)
+        artifact.release_pages()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        names = list(self._arrays)
+        # ONNX Runtime reads these buffers in place: self._arrays keeps them alive as long as the session.
+        values = [ort.OrtValue.ortvalue_from_numpy(self._arrays[name]) for name in names]
+        options.add_external_initializers(names, values)
+        try:
+            self._session = ort.InferenceSession(graph, options, providers=[PROVIDERS["cpu"]])
+        except Exception as error:  # ONNX Runtime raises classes of its own that share no public base
+            raise ProviderError(
+                f"{artifact.path}: ONNX Runtime {ort.__version__} cannot load the {tower} tower: {error}",
+                hint="update ONNX Runtime (pip install -U onnxruntime), or export the model again",
+            ) from error
+        first = self._session.get_inputs()[0]
+        shapes = {output.name: output.shape for output in self._session.get_outputs()}
+        self._outputs = set(shapes)
+        self._input: str = first.name
+        self.width: int = shapes[EMBEDDING[tower]][-1]
+        self.tokens: int = (shapes["last_hidden_state"] if tower == "image" else first.shape)[1]
+
+    def embed(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embeddings of a batch: float32 [n, width], unit length."""
+        return self.run(batch, EMBEDDING[self.tower])
+
+    def run(self, batch: NDArray[np.float32], output: str) -> NDArray[np.float32]:
+        """Run the tower on a batch and give one output, float32 [n, ...]."""
+        if output not in self._outputs:
+            raise ArtifactError(f"the {self.tower} graph has no output '{output}'")
+        result: NDArray[np.float32] = self._session.run([output], {self._input: batch})[0]
+        return result
+
+
+def _unpack(
+    artifact: Artifact, weights: list[tuple[str, Packing]], threads: int
+) -> dict[str, NDArray[np.float32] | NDArray[np.uint8]]:
+    """Every initializer of a graph, by name; tensors are unpacked side by side."""
+
+    def one(entry: tuple[str, Packing]) -> list[tuple[str, NDArray[np.float32] | NDArray[np.uint8]]]:
+        return list(_initializers(artifact, *entry))
+
+    with ThreadPoolExecutor(threads) as pool:
+        return {name: array for part in pool.map(one, weights) for name, array in part}
+
+
+def _initializers(
+    artifact: Artifact, name: str, packing: Packing
+) -> Iterator[tuple[str, NDArray[np.float32] | NDArray[np.uint8]]]:
+    if packing == "dense":
+        yield name, artifact.dense(name)
+        return
+    packed = artifact.nbits(name)
+    q, scales, zeros = (name + suffix for suffix in NBITS_PARTS)
+    yield q, packed.q
+    yield scales, packed.scales
+    if packed.zeros is not None:
+        yield zeros, packed.zeros

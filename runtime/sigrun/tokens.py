@@ -1,0 +1,186 @@
+"""Texts to token ids: canonical spelling, SentencePiece, the end mark, padding to the full context.
+
+SigLIP's text tower takes no attention mask and reads its result at the last position, so every text is padded
+to the whole context (64) with the padding id. Anything else gives a vector of the right shape and the wrong
+direction.
+
+A text is text: where it spells a control piece such as ``</s>``, these are ordinary characters.
+(``transformers.SiglipTokenizer`` would read the control piece.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sigrun.canonical import CANONICALISATIONS, Canonicalisation, canonicalise
+from sigrun.errors import ArtifactError, TextError
+from sigrun.spm import model_proto
+
+NORMAL: Final = 1
+UNKNOWN: Final = 2
+CONTROL: Final = 3
+USER_DEFINED: Final = 4
+UNUSED: Final = 5
+BYTE: Final = 6
+
+_MAX_CONTEXT: Final = 1 << 16
+_SHOWN: Final = 60  # characters of a text that an error message quotes
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TokenizerSpec:
+    """A unigram SentencePiece tokenizer as a GGUF file holds it.
+
+    Attributes:
+        pieces: V pieces; the index is the token id.
+        scores: float32 [V], log-probabilities.
+        types: int32 [V], 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte.
+        charsmap: SentencePiece's precompiled normalization rules; empty for none.
+        add_dummy_prefix: put a space before the text.
+        remove_extra_whitespaces: collapse and trim spaces.
+        escape_whitespaces: write a space as U+2581.
+        byte_fallback: spell unknown characters as byte pieces.
+        unk_id: the one piece of type 2.
+        eos_id: ends every text.
+        pad_id: fills the rest of the context (for SigLIP the same as eos_id).
+        canonicalisation: what is done to a text first.
+        context: token ids in a row, the end mark included.
+
+    Raises:
+        ArtifactError: the values contradict one another.
+    """
+
+    pieces: Sequence[str]
+    scores: NDArray[np.float32]
+    types: NDArray[np.int32]
+    charsmap: bytes
+    add_dummy_prefix: bool
+    remove_extra_whitespaces: bool
+    escape_whitespaces: bool
+    byte_fallback: bool
+    unk_id: int
+    eos_id: int
+    pad_id: int
+    canonicalisation: Canonicalisation
+    context: int
+
+    def __post_init__(self) -> None:
+        count = len(self.pieces)
+        if self.scores.shape != (count,) or self.types.shape != (count,):
+            raise _contradiction(
+                f"{count} pieces, scores of shape {self.scores.shape}, types of shape {self.types.shape}"
+            )
+        if not bool(np.isfinite(self.scores).all()):
+            raise _contradiction("a piece's score is not a number")
+        for name in ("unk_id", "eos_id", "pad_id"):
+            if not 0 <= getattr(self, name) < count:
+                raise _contradiction(f"{name} is {getattr(self, name)}, and there are {count} pieces")
+        unknown = np.flatnonzero(self.types == UNKNOWN).tolist()
+        if unknown != [self.unk_id]:
+            raise _contradiction(f"unk_id is {self.unk_id}, and the pieces of type unknown are {unknown[:4]}")
+        if self.canonicalisation not in CANONICALISATIONS:
+            raise ArtifactError(
+                f"the tokenizer wants canonicalisation {self.canonicalisation!r}; known are "
+                f"{', '.join(CANONICALISATIONS)}",
+                hint="a newer version of sigrun may know it",
+            )
+        if not 2 <= self.context <= _MAX_CONTEXT:
+            raise _contradiction(f"the context is {self.context} ids")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Tokens:
+    """Texts as the text tower takes them.
+
+    Attributes:
+        ids: int64 [N, context].
+        cut: bool [N], True where the text was too long and its end was left out.
+    """
+
+    ids: NDArray[np.int64]
+    cut: NDArray[np.bool_]
+
+
+class Tokenizer:
+    """Turns texts into token ids. Threads may share one."""
+
+    def __init__(self, spec: TokenizerSpec) -> None:
+        """Load the tokenizer.
+
+        Raises:
+            ArtifactError: SentencePiece refuses the spec.
+        """
+        from sentencepiece import SentencePieceProcessor  # only those who tokenize pay for it
+
+        self.spec = spec
+        try:
+            self._processor: Any = SentencePieceProcessor(model_proto=model_proto(spec))
+        except (RuntimeError, ValueError, KeyError, UnicodeError) as error:
+            raise ArtifactError(
+                f"the tokenizer is damaged: {error}", hint="fetch or export the artifact again"
+            ) from error
+
+    def encode(self, texts: Sequence[str]) -> Tokens:
+        """Tokenize texts.
+
+        Args:
+            texts: N texts.
+
+        Returns:
+            N rows; each holds at most context - 1 ids of text, then eos_id, then pad_id to the end.
+
+        Raises:
+            TextError: an entry is not a text, is empty, has nothing left once canonical, or is not valid
+                Unicode.
+        """
+        if isinstance(texts, str):
+            raise TextError("a list of texts is wanted, and a single text was given", hint="write [text]")
+        spec = self.spec
+        ids = np.full((len(texts), spec.context), spec.pad_id, dtype=np.int64)  # [N, context]
+        cut = np.zeros(len(texts), dtype=np.bool_)  # [N]
+        for row, text in enumerate(texts):
+            found = self._encode_one(row, text)
+            room = spec.context - 1
+            cut[row] = len(found) > room
+            found = found[:room]
+            ids[row, : len(found)] = found
+            ids[row, len(found)] = spec.eos_id
+        return Tokens(ids, cut)
+
+    def _encode_one(self, row: int, text: str) -> list[int]:
+        if not isinstance(text, str):
+            raise TextError(f"text {row} is a {type(text).__name__}, not a str")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise TextError(
+                f"text {row} ({_shown(text)}) holds a lone surrogate (U+{ord(text[error.start]):04X}) at "
+                f"character {error.start}, which is no character",
+                hint="it was decoded wrongly: read it as UTF-8, or with errors='replace'",
+            ) from error
+        if not text.strip():
+            raise TextError(f"text {row} is empty", hint="leave it out, or give a word")
+        canonical = canonicalise(text, self.spec.canonicalisation)
+        found: list[int] = self._processor.encode(canonical, out_type=int) if canonical else []
+        if not found:
+            raise TextError(
+                f"text {row} ({_shown(text)}) holds nothing but punctuation or spaces, which the model's "
+                f"canonicalisation ({self.spec.canonicalisation}) drops",
+                hint="describe it in words",
+            )
+        return found
+
+
+def _shown(text: str) -> str:
+    return ascii(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!a}…"
+
+
+def _contradiction(what: str) -> ArtifactError:
+    return ArtifactError(
+        f"the tokenizer contradicts itself: {what}", hint="the artifact is damaged; fetch or export it again"
+    )
