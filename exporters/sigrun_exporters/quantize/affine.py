@@ -32,6 +32,7 @@ LEAST_SQUARES = 2
 # Steps of the scale code, and of the minimum code beside what keeps the middle of the range in place.
 WIDE = tuple((i, j) for i in (0, -1, 1, -2, 2) for j in (0, -1, 1))
 NEAR = tuple((i, j) for i in (0, -1, 1) for j in (0, -1, 1))
+HOODS = (WIDE, NEAR)
 
 
 class Codes(NamedTuple):
@@ -124,7 +125,7 @@ def search(x: Floats, w: Floats, top: int, exponents: NDArray[np.int32]) -> Code
     dmin = covering_half(minimum.reshape(-1, SUBBLOCKS).max(axis=1) / MOST, exponents)
     scales = _code(quotient(scale, np.repeat(d, SUBBLOCKS)))
     minima = _code(quotient(minimum, np.repeat(dmin, SUBBLOCKS)))
-    for neighbourhood in (WIDE, NEAR):
+    for neighbourhood in HOODS:
         scales, minima = _better_codes(lanes, d, dmin, scales, minima, neighbourhood)
         d, dmin = _better_scales(lanes, d, dmin, scales, minima, exponents)
     q = lanes.quantized(np.repeat(d, SUBBLOCKS) * scales, np.repeat(dmin, SUBBLOCKS) * minima)

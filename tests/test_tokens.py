@@ -1,0 +1,284 @@
+"""Texts to token ids, and the SentencePiece model that is written by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from real_tokenizer import DATA, real_spec, real_tokenizer, tokenizer_json
+from sigrun.errors import ArtifactError, CheckpointError, TextError
+from sigrun.spm import model_proto
+from sigrun.tokens import BYTE, CONTROL, NORMAL, UNKNOWN, Tokenizer, TokenizerSpec
+from sigrun_exporters.tokenizer import read_spiece, read_tokenizer_json
+
+CASES = json.loads((DATA / "tokenizer_cases.json").read_text(encoding="utf-8"))["cases"]
+READ: dict[str, Any] = {"canonicalisation": "hf", "context": 64, "eos_id": 1, "pad_id": 1}
+
+
+def small_spec(**changes: Any) -> TokenizerSpec:
+    """A tokenizer of a few pieces without normalization rules or byte fallback."""
+    pieces = ["<pad>", "</s>", "<unk>", "▁", "a", "b", "▁a", "ab", "▁ab"]
+    fields: dict[str, Any] = {
+        "pieces": pieces,
+        "scores": np.array([0, 0, 0, -5, -4, -4, -3, -3, -2], np.float32),
+        "types": np.array([CONTROL, CONTROL, UNKNOWN] + [NORMAL] * 6, np.int32),
+        "charsmap": b"",
+        "add_dummy_prefix": True,
+        "remove_extra_whitespaces": True,
+        "escape_whitespaces": True,
+        "byte_fallback": False,
+        "unk_id": 2,
+        "eos_id": 1,
+        "pad_id": 0,
+        "canonicalisation": "none",
+        "context": 6,
+    }
+    return TokenizerSpec(**(fields | changes))
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_published_cases(case: dict[str, Any]) -> None:
+    found = real_tokenizer().encode([case["query"]])
+    expected = (case["ids"][:63] + [1] * 64)[:64]
+    assert found.ids[0].tolist() == expected
+    assert found.ids.dtype == np.int64
+
+
+def test_rows_stand_for_themselves() -> None:
+    texts = [case["query"] for case in CASES]
+    together = real_tokenizer().encode(texts)
+    assert together.ids.shape == (len(texts), 64)
+    assert together.cut.shape == (len(texts),)
+    for row, text in enumerate(texts):
+        assert (real_tokenizer().encode([text]).ids[0] == together.ids[row]).all()
+
+
+def test_a_text_that_fills_the_context_is_not_cut() -> None:
+    tokenizer = Tokenizer(small_spec())
+    found = tokenizer.encode(["ab", "ab ab ab ab ab", "ab ab ab ab ab ab", "ab ab ab ab"])
+    assert found.ids.tolist() == [
+        [8, 1, 0, 0, 0, 0],
+        [8, 8, 8, 8, 8, 1],
+        [8, 8, 8, 8, 8, 1],
+        [8, 8, 8, 8, 1, 0],
+    ]
+    assert found.cut.tolist() == [False, False, True, False]
+
+
+def test_no_texts() -> None:
+    found = real_tokenizer().encode([])
+    assert found.ids.shape == (0, 64)
+    assert found.cut.shape == (0,)
+
+
+def test_control_pieces_in_a_text_are_characters() -> None:
+    ids = real_tokenizer("none").encode(["a </s> b <pad> <unk> <0x41>"]).ids[0].tolist()
+    end = ids.index(1)
+    assert set(ids[end:]) == {1}
+    assert not {0, 2} & set(ids)
+    assert end > 8
+
+
+def test_none_takes_the_text_as_it_is() -> None:
+    plain, shouted = real_tokenizer("none").encode(["a cat", "A CAT!"]).ids
+    assert (plain != shouted).any()
+
+
+def test_openclip_splits_at_underscores() -> None:
+    found = real_tokenizer("openclip").encode(["golden_retriever", "golden retriever"]).ids
+    assert (found[0] == found[1]).all()
+
+
+def test_flags_reach_sentencepiece() -> None:
+    bare = Tokenizer(small_spec(add_dummy_prefix=False))
+    assert bare.encode(["ab"]).ids[0].tolist() == [7, 1, 0, 0, 0, 0]
+    wide = Tokenizer(small_spec(remove_extra_whitespaces=False))
+    assert wide.encode(["ab  ab"]).ids[0].tolist() == [8, 3, 8, 1, 0, 0]
+    assert Tokenizer(small_spec()).encode(["z"]).ids[0].tolist() == [3, 2, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t\n", "!?", "...", "\u2028"])
+def test_empty_texts_are_refused_by_number(text: str) -> None:
+    with pytest.raises(TextError, match="text 1 "):
+        real_tokenizer().encode(["a", text])
+
+
+@pytest.mark.parametrize("text", [None, 3, b"cat", ["a"]])
+def test_only_texts_are_texts(text: Any) -> None:
+    with pytest.raises(TextError, match=r"text 0 is a .*, not a str"):
+        real_tokenizer().encode([text])
+
+
+def test_a_single_text_is_not_a_list_of_letters() -> None:
+    with pytest.raises(TextError, match="a list of texts"):
+        real_tokenizer().encode("cat")
+
+
+def test_lone_surrogates_are_refused() -> None:
+    with pytest.raises(TextError, match=r"U\+DC80.*character 4"):
+        real_tokenizer().encode(["cat \udc80"])
+
+
+def test_nul_is_a_byte() -> None:
+    assert real_tokenizer().encode(["a\x00b"]).ids[0].tolist().count(3) == 1
+
+
+def test_error_messages_quote_long_texts_in_part() -> None:
+    with pytest.raises(TextError) as caught:
+        real_tokenizer().encode(["!" * 10_000])
+    assert len(str(caught.value)) < 400
+
+
+@given(st.lists(st.text(min_size=1, max_size=200), max_size=4))
+@settings(max_examples=150)
+def test_any_unicode(texts: list[str]) -> None:
+    tokenizer = real_tokenizer()
+    try:
+        found = tokenizer.encode(texts)
+    except TextError:
+        return
+    assert found.ids.shape == (len(texts), 64)
+    assert ((found.ids >= 0) & (found.ids < 32_000)).all()
+    assert (found.ids[:, -1] == 1).all()
+    assert (tokenizer.encode(texts).ids == found.ids).all()
+    assert (found.ids[found.cut][:, :63] != 1).all()
+
+
+def test_threads_may_share_a_tokenizer() -> None:
+    texts = [case["query"] for case in CASES]
+    expected = real_tokenizer().encode(texts).ids
+    wrong: list[int] = []
+
+    def work() -> None:
+        for _ in range(20):
+            wrong.append(int((real_tokenizer().encode(texts).ids != expected).sum()))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wrong) == 80
+    assert not any(wrong)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scores": np.zeros(3, np.float32)}, "scores of shape"),
+        ({"scores": np.full(9, np.nan, np.float32)}, "not a number"),
+        ({"types": np.full(9, NORMAL, np.int32)}, "type unknown"),
+        ({"unk_id": 3}, "unk_id is 3"),
+        ({"eos_id": 9}, "eos_id is 9"),
+        ({"pad_id": -1}, "pad_id is -1"),
+        ({"context": 1}, "context is 1"),
+        ({"canonicalisation": "clip"}, "'clip'"),
+    ],
+)
+def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        small_spec(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pieces": ["<pad>", "</s>", "<unk>", "▁", "a", "a", "▁a", "ab", "▁ab"]},  # one piece twice
+        {"pieces": ["<pad>", "</s>", "<unk>", "▁", "", "b", "▁a", "ab", "▁ab"]},  # an empty one
+        {"pieces": ["<pad>", "</s>", "<unk>", "▁", "\ud800", "b", "▁a", "ab", "▁ab"]},
+        {"byte_fallback": True},  # without byte pieces
+        {"charsmap": b"\xff\xff\xff\xff"},
+        {"charsmap": b"abc"},
+        {"types": np.array([CONTROL, CONTROL, UNKNOWN] + [NORMAL] * 5 + [99], np.int32)},
+        {"types": np.array([CONTROL, CONTROL, UNKNOWN] + [NORMAL] * 5 + [BYTE], np.int32)},
+    ],
+)
+def test_what_sentencepiece_refuses_is_an_artifact_error(changes: dict[str, Any]) -> None:
+    with pytest.raises(ArtifactError, match="tokenizer"):
+        Tokenizer(small_spec(**changes))
+
+
+def test_a_damaged_charsmap_is_refused() -> None:
+    spec = real_spec()
+    for cut in (1, 4, 1000, len(spec.charsmap) // 2):
+        with pytest.raises(ArtifactError):
+            Tokenizer(dataclasses.replace(spec, charsmap=spec.charsmap[:cut]))
+
+
+def test_the_hand_written_model_is_what_protobuf_writes() -> None:
+    pytest.importorskip("google.protobuf")
+    proto: Any = importlib.import_module("sentencepiece.sentencepiece_model_pb2")
+    for spec in (real_spec(), small_spec()):
+        data = model_proto(spec)
+        model = proto.ModelProto.FromString(data)
+        assert model.SerializeToString(deterministic=True) == data
+        assert [piece.piece for piece in model.pieces] == list(spec.pieces)
+        assert [piece.type for piece in model.pieces] == spec.types.tolist()
+        assert (np.array([piece.score for piece in model.pieces], np.float32) == spec.scores).all()
+        assert model.normalizer_spec.precompiled_charsmap == spec.charsmap
+        assert model.trainer_spec.byte_fallback == spec.byte_fallback
+        assert model.trainer_spec.unk_id == spec.unk_id
+
+
+def test_read_spiece_gives_the_spec_back() -> None:
+    pytest.importorskip("google.protobuf")
+    spec = real_spec()
+    again = read_spiece(model_proto(spec), **READ)
+    for field in dataclasses.fields(TokenizerSpec):
+        assert np.array_equal(getattr(again, field.name), getattr(spec, field.name)), field.name
+
+
+def _as_bpe(data: bytes) -> bytes:
+    proto: Any = importlib.import_module("sentencepiece.sentencepiece_model_pb2")
+    model = proto.ModelProto.FromString(data)
+    model.trainer_spec.model_type = 2
+    result: bytes = model.SerializeToString()
+    return result
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: b"", "no pieces"),
+        (lambda data: b"<!doctype html>", "not a SentencePiece model"),
+        (lambda data: data[: len(data) // 2], "damaged"),
+        (lambda data: data[:-30], "damaged"),
+        (_as_bpe, "not a unigram model"),
+    ],
+    ids=["empty", "html", "half", "short", "bpe"],
+)
+def test_read_spiece_refuses(damage: Callable[[bytes], bytes], message: str) -> None:
+    pytest.importorskip("google.protobuf")
+    with pytest.raises(CheckpointError, match=message):
+        read_spiece(damage(model_proto(real_spec())), **READ)
+
+
+def _edited(**changes: Any) -> bytes:
+    content = json.loads(tokenizer_json())
+    content["model"] |= changes
+    return json.dumps(content).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "damaged"),
+        (b"[]", "damaged"),
+        (b"{}", "damaged"),
+        (_edited(type="BPE"), "not a unigram model"),
+        (_edited(vocab=[["<pad>", 0.0]]), "damaged"),
+        (_edited(unk_id=None), "damaged"),
+    ],
+    ids=["empty", "list", "nothing", "bpe", "pieces", "unk"],
+)
+def test_read_tokenizer_json_refuses(data: bytes, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        read_tokenizer_json(data, **READ)
