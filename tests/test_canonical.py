@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sigrun.canonical import CANONICALISATIONS, canonicalise
 from sigrun.errors import TextError
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sigrun.errors import SpaceError
 from sigrun.scores import Score, Scoring, logits, probability, rank
 
@@ -35,7 +36,7 @@ def test_logits_of_nothing() -> None:
 
 
 def test_vectors_of_two_widths_are_not_compared() -> None:
-    with pytest.raises(SpaceError, match="768.*1152"):
+    with pytest.raises(SpaceError, match=r"768.*1152"):
         logits(unit(1, 768, 0), unit(1, 1152, 0), SCORING)
 
 

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from real_tokenizer import DATA, real_spec, real_tokenizer, tokenizer_json
+
 from sigrun.errors import ArtifactError, CheckpointError, TextError
 from sigrun.spm import model_proto
 from sigrun.tokens import BYTE, CONTROL, NORMAL, UNKNOWN, Tokenizer, TokenizerSpec
 from sigrun_exporters.tokenizer import read_spiece, read_tokenizer_json
+from tests.real_tokenizer import DATA, real_spec, real_tokenizer, tokenizer_json
 
 CASES = json.loads((DATA / "tokenizer_cases.json").read_text(encoding="utf-8"))["cases"]
+REFERENCE = json.loads((DATA / "inputs_reference.json").read_text(encoding="utf-8"))["cases"]
 READ: dict[str, Any] = {"canonicalisation": "hf", "context": 64, "eos_id": 1, "pad_id": 1}
 
 
@@ -50,6 +52,13 @@ def test_published_cases(case: dict[str, Any]) -> None:
     expected = (case["ids"][:63] + [1] * 64)[:64]
     assert found.ids[0].tolist() == expected
     assert found.ids.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    "case", REFERENCE, ids=[case["text"][:20].encode("ascii", "replace") for case in REFERENCE]
+)
+def test_ids_are_those_of_transformers(case: dict[str, Any]) -> None:
+    assert real_tokenizer().encode([case["text"]]).ids[0].tolist() == case["ids"]
 
 
 def test_rows_stand_for_themselves() -> None:
@@ -176,6 +185,7 @@ def test_threads_may_share_a_tokenizer() -> None:
         ({"scores": np.zeros(3, np.float32)}, "scores of shape"),
         ({"scores": np.full(9, np.nan, np.float32)}, "not a number"),
         ({"types": np.full(9, NORMAL, np.int32)}, "type unknown"),
+        ({"types": np.array([CONTROL, CONTROL, UNKNOWN] + [NORMAL] * 5 + [99], np.int32)}, "type 99"),
         ({"unk_id": 3}, "unk_id is 3"),
         ({"eos_id": 9}, "eos_id is 9"),
         ({"pad_id": -1}, "pad_id is -1"),
@@ -197,7 +207,6 @@ def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> No
         {"byte_fallback": True},  # without byte pieces
         {"charsmap": b"\xff\xff\xff\xff"},
         {"charsmap": b"abc"},
-        {"types": np.array([CONTROL, CONTROL, UNKNOWN] + [NORMAL] * 5 + [99], np.int32)},
         {"types": np.array([CONTROL, CONTROL, UNKNOWN] + [NORMAL] * 5 + [BYTE], np.int32)},
     ],
 )

@@ -12,7 +12,7 @@ from sigrun_hwcheck.machine import Machine, MachineFileError
 from sigrun_hwcheck.memory import Need, Term, TowerChoice, need
 from sigrun_hwcheck.probe import read_machine
 from sigrun_hwcheck.rows import Row
-from sigrun_hwcheck.stored import Stored
+from sigrun_hwcheck.stored import Stored, StoredFileError
 from sigrun_hwcheck.verdict import Verdict
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Report",
     "Row",
     "Stored",
+    "StoredFileError",
     "Term",
     "TowerChoice",
     "Verdict",

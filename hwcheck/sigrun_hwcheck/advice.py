@@ -16,7 +16,7 @@ PREFERRED = "q4_k_m"
 
 @dataclass(frozen=True)
 class Advice:
-    """A recommended variant (``None`` if none fits), a sentence that says why, and the command to run next."""
+    """A recommended variant (``None``: none fits), a sentence that says why, and the command to run next."""
 
     variant: str | None
     path: str | None

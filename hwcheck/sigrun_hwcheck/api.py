@@ -13,7 +13,7 @@ from sigrun_hwcheck.machine import Machine
 from sigrun_hwcheck.memory import TOWER_CHOICES, TowerChoice
 from sigrun_hwcheck.probe import read_machine
 from sigrun_hwcheck.rows import Row, rows
-from sigrun_hwcheck.stored import Stored, from_artifact, from_plan
+from sigrun_hwcheck.stored import Stored, from_file, from_plan
 from sigrun_hwcheck.verdict import Verdict, best, worst
 from sigrun_recipes import default_model, load, names, plan
 
@@ -57,9 +57,9 @@ def check(
 ) -> Report:
     """Predict what fits.
 
-    With files, the outcome is about all of them; without, about the recipes of the default model, of which one
-    that fits is enough. It is judged on the device that the runtime uses (the CPU), at every batch size given,
-    or at 1 if none is given; with both towers loaded, or the one asked for, or the one a file has.
+    With files, the outcome is about all of them; without, about the recipes of the default model, of which
+    one that fits is enough. It is judged on the device that the runtime uses (the CPU), at every batch size
+    given, or at 1 if none is given; with both towers loaded, or the one asked for, or the one a file has.
 
     Args:
         files: exported ``.gguf`` files; none: every recipe of the default model.
@@ -68,13 +68,12 @@ def check(
         machine: a machine to judge for; ``None``: this one.
 
     Raises:
-        sigrun.errors.ArtifactError: a file is missing, damaged or foreign.
-        OSError: a file cannot be read.
+        StoredFileError: a file is missing, unreadable, damaged or foreign.
         ValueError: a batch is below 1.
     """
     if any(b < 1 for b in batches):
         raise ValueError(f"a batch has at least one input, not {min(batches)}")
-    variants = tuple(from_artifact(str(f)) for f in files) if files else predicted()
+    variants = tuple(from_file(str(f)) for f in files) if files else predicted()
     machine = read_machine() if machine is None else machine
     places = devices(machine)
     table = rows(variants, TOWER_CHOICES if tower is None else (tower,), places, batches or DEFAULT_BATCHES)

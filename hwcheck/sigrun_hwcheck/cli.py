@@ -8,10 +8,10 @@ import json
 import os
 import sys
 
-from sigrun.errors import SigrunError
 from sigrun_hwcheck import report as reports
 from sigrun_hwcheck.api import check
 from sigrun_hwcheck.memory import TOWER_CHOICES
+from sigrun_hwcheck.stored import StoredFileError
 from sigrun_hwcheck.verdict import Verdict
 
 FITS, DOES_NOT_FIT, USAGE, CANNOT_TELL, INTERRUPTED = 0, 1, 2, 3, 130
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             print(reports.text(report), end="")
         sys.stdout.flush()
-    except SigrunError as error:
+    except StoredFileError as error:
         print(f"error: {error.message}", file=sys.stderr)
         if error.hint is not None:
             print(f"  hint: {error.hint}", file=sys.stderr)
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         "files",
         nargs="*",
         metavar="FILE",
-        help="exported .gguf files; without any, every variant of google/siglip-so400m-patch14-384 as predicted",
+        help="exported .gguf files; none: every variant of the default model, as predicted",
     )
     parser.add_argument(
         "--batch",

@@ -65,12 +65,16 @@ class Constants:
 
     Attributes:
         label: the provider in words.
+        micro_batch_tokens: the runtime cuts a batch into parts of at most so many tokens.
+        weights_copied: whether a session copies the arrays it is given, besides packing dense matrices.
         runtime: once a process: the interpreter and its libraries, or a card's context.
         session: once a tower.
         activations: factor on the computed peak of live activations.
     """
 
     label: str
+    micro_batch_tokens: int
+    weights_copied: bool
     runtime: Constant
     session: Constant
     activations: Factor
@@ -86,6 +90,8 @@ def constants(provider: Provider) -> Constants:
     factor = entry["activations"]
     return Constants(
         label=entry["label"],
+        micro_batch_tokens=entry["micro_batch_tokens"],
+        weights_copied=entry["weights_copied"],
         runtime=_constant(entry["runtime"]),
         session=_constant(entry["session"]),
         activations=Factor(factor["low"], factor["best"], factor["high"], factor["source"]),

@@ -3,8 +3,8 @@
 The terms, for the compute form ``exact``:
 
 weights       arrays that the runtime unpacks: follow exactly from encodings and shapes
-packed        ONNX Runtime's own copy of dense matrices, laid out for its kernels
-activations   the most that is alive at once while a batch runs; grows with the batch
+copies        ONNX Runtime's own copy of them: of all, or only of dense matrices, which it packs for its kernels
+activations   what a running batch holds; grows with the batch up to the size of the runtime's micro-batch
 workspace     one matrix as float32, the scratch in which MatMulNBits decodes
 session       what a session costs besides
 runtime       Python and the libraries, once a process; on a card its context
@@ -24,14 +24,14 @@ from sigrun_recipes import TowerName
 TowerChoice = Literal["image", "text", "both"]
 TOWER_CHOICES: tuple[TowerChoice, ...] = ("image", "text", "both")
 
-TermName = Literal["weights", "packed", "activations", "workspace", "session", "runtime", "mapped"]
+TermName = Literal["weights", "copies", "activations", "workspace", "session", "runtime", "mapped"]
 
 FLOAT_BYTES = 4
 
 # What MatMulNBits takes: bits a weight, weights that share a scale, bytes of float32 scale (and zero point).
 _NBITS: dict[str, tuple[int, int, int]] = {"q4_k": (4, 32, 8), "q6_k": (8, 16, 4), "q8_0": (8, 32, 4)}
 
-# Matrices that ONNX Runtime multiplies by and so copies into its own layout when they are dense.
+# Kinds of matrices that ONNX Runtime multiplies by, and so packs for its kernels when they are dense.
 _MULTIPLIED = ("linear", "patch")
 
 
@@ -93,19 +93,27 @@ def need(stored: Stored, tower: TowerChoice, batch: int, provider: Provider = "c
 
 
 def _tower_terms(stored: Stored, tower: TowerName, batch: int, known: Constants) -> list[Term]:
-    tensors = list(stored.of(tower))
-    alive = _activation_bytes(stored, tower) * batch
+    tensors = [t for t in stored.of(tower) if t.packing is not None]
+    alive = _activation_bytes(stored, tower) * _micro_batch(stored, tower, batch, known)
     scratch = max((t.size * FLOAT_BYTES for t in tensors if t.packing == "nbits"), default=0)
-    copies = sum(t.size * FLOAT_BYTES for t in tensors if t.packing == "dense" and t.kind in _MULTIPLIED)
-    in_file = sum(t.nbytes for t in tensors)
+    copied = (t for t in tensors if known.weights_copied or _packed(t))
+    copies = sum(_array_bytes(t) for t in copied)
+    viewed = sum(_array_bytes(t) for t in tensors if _viewed(t))
     return [
-        Term("weights", Range.exactly(sum(_unpacked_bytes(t) for t in tensors)), "exact"),
-        Term("packed", Range(0, copies, copies), "estimated" if copies else "exact"),
+        Term("weights", Range.exactly(sum(_array_bytes(t) for t in tensors) - viewed), "exact"),
+        Term("copies", Range(copies, copies, copies + 2 * scratch), "measured"),
         Term("activations", known.activations.of(alive), known.activations.source),
-        Term("workspace", Range(0, scratch, 2 * scratch), "estimated" if scratch else "exact"),
+        Term("workspace", Range(0, scratch, scratch), "measured"),
         Term("session", known.session.bytes, known.session.source),
-        Term("mapped", Range(0, _viewed_bytes(tensors), in_file), "estimated", reclaimable=True),
+        Term("mapped", Range(0, viewed, stored.nbytes(tower)), "estimated", reclaimable=True),
     ]
+
+
+def _micro_batch(stored: Stored, tower: TowerName, batch: int, known: Constants) -> int:
+    """Inputs that are really run at once."""
+    shape = stored.architecture.tower(tower)
+    assert shape is not None  # the caller asked for a tower that is there
+    return min(batch, max(1, known.micro_batch_tokens // shape.tokens))
 
 
 def _weakest(sources: Iterable[Source]) -> Source:
@@ -113,10 +121,8 @@ def _weakest(sources: Iterable[Source]) -> Source:
     return max(sources, key=order.index)
 
 
-def _unpacked_bytes(tensor: Tensor) -> int:
-    """Bytes of the arrays that the runtime makes of a stored weight."""
-    if tensor.packing is None or _viewed(tensor):
-        return 0
+def _array_bytes(tensor: Tensor) -> int:
+    """Bytes of the arrays that a session takes for a stored weight."""
     if tensor.packing == "dense":
         return tensor.size * FLOAT_BYTES
     bits, shared, scale_bytes = _NBITS[tensor.encoding]
@@ -124,12 +130,12 @@ def _unpacked_bytes(tensor: Tensor) -> int:
 
 
 def _viewed(tensor: Tensor) -> bool:
-    """Whether the runtime uses the file's own pages: the numbers are float32 there already."""
+    """Whether the runtime hands over the file's own pages: the numbers are float32 there already."""
     return tensor.packing == "dense" and tensor.encoding == "f32"
 
 
-def _viewed_bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(t.nbytes for t in tensors if _viewed(t))
+def _packed(tensor: Tensor) -> bool:
+    return tensor.packing == "dense" and tensor.kind in _MULTIPLIED
 
 
 def _activation_bytes(stored: Stored, tower: TowerName) -> int:

@@ -183,11 +183,13 @@ def _verdict(row: Row, batches: Sequence[int]) -> str:
 def _notes(report: Report) -> Iterator[str]:
     if not report.rows:
         return
-    high = max((r.batches[0].need.bytes.high_bytes / r.batches[0].need.bytes.best_bytes for r in report.rows))
+    known = constants("cpu")
+    shares = [b.need.bytes.high_bytes / b.need.bytes.best_bytes for r in report.rows for b in r.batches]
     yield from textwrap.wrap(
-        f"Needs are best figures; the high end, up to {100 * (high - 1):.0f} % more, decides between fits and "
-        "tight. Weights follow from the file's bytes, the rest is "
-        f"{constants('cpu').activations.source} ({constants('cpu').label}).",
+        f"Needs are best figures; the high end, up to {100 * (max(shares) - 1):.0f} % more, decides between fits "
+        f"and tight. Weights follow from their bytes; activations are {known.activations.source} "
+        f"({known.label}), on cards estimated. The runtime works on at most {known.micro_batch_tokens} tokens at "
+        "once, so larger batches need no more.",
         WIDTH,
     )
 

@@ -66,7 +66,7 @@ def rows(
 
 
 def disk_bytes(stored: Stored, tower: TowerChoice) -> int:
-    """Bytes on disk: of one tower its weights; of both the file, or the weights where there is no file yet."""
+    """Bytes on disk: of one tower its weights; of both the file, or all weights where there is none yet."""
     if tower != "both":
         return stored.nbytes(tower)
     if stored.file_bytes is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from sigrun_recipes import Architecture, Plan, TowerName
 
 if TYPE_CHECKING:
+    from sigrun.artifact import Artifact
     from sigrun.manifest import Packing
 
 Origin = Literal["recipe", "file"]
@@ -126,35 +127,68 @@ def _expected_packing(kind: str, encoding: str) -> Packing | None:
     return "nbits" if kind == "linear" and encoding in NBITS_ENCODINGS else "dense"
 
 
-def from_artifact(path: str) -> Stored:
+class StoredFileError(Exception):
+    """A file cannot be checked. ``hint`` is the way out, if there is one."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message if hint is None else f"{message}\n  hint: {hint}")
+        self.message = message
+        self.hint = hint
+
+
+def from_file(path: str) -> Stored:
     """An exported file.
 
     Raises:
-        sigrun.errors.ArtifactError: the file is missing, damaged, foreign, or of another version.
-        OSError: it cannot be read.
+        StoredFileError: the file is missing, unreadable, damaged, foreign, or of another version.
     """
-    from sigrun.artifact import Artifact  # brings numpy and more, which no other question needs
+    try:
+        # The runtime brings numpy and ONNX Runtime, which questions without a file must not need.
+        from sigrun.artifact import Artifact
+        from sigrun.errors import SigrunError
+    except ImportError as error:
+        raise StoredFileError(
+            f"{path}: cannot be read, because Sigrun's runtime is incomplete: {error}",
+            hint="pip install 'sigrun[cpu,hwcheck]'",
+        ) from error
+    try:
+        with Artifact.open(path) as artifact:
+            return from_artifact(artifact, path)
+    except SigrunError as error:
+        raise StoredFileError(error.message, error.hint) from error
+    except OSError as error:
+        raise StoredFileError(f"{path}: cannot be read: {error.strerror or error}") from error
 
-    with Artifact.open(path) as artifact:
-        manifest = artifact.manifest
-        graphs = {tower: forms.get(FORM, {}) for tower, forms in manifest.graphs.items()}
-        return Stored(
-            model=manifest.model,
-            variant=manifest.variant,
-            origin="file",
-            path=path,
-            architecture=Architecture.from_json(manifest.architecture),
-            tensors=tuple(
-                Tensor(
-                    name=t.name,
-                    tower=t.tower,
-                    kind=t.kind,
-                    encoding=t.encoding,
-                    shape=t.shape,
-                    nbytes=t.nbytes,
-                    packing=graphs.get(t.tower, {}).get(t.name),
-                )
-                for t in artifact.tensors.values()
-            ),
-            file_bytes=artifact.nbytes,
-        )
+
+def from_artifact(artifact: Artifact, path: str) -> Stored:
+    """An open file.
+
+    Raises:
+        StoredFileError: its manifest describes no architecture that this version knows.
+    """
+    manifest = artifact.manifest
+    try:
+        architecture = Architecture.from_json(manifest.architecture)
+    except TypeError as error:
+        raise StoredFileError(f"{path}: the manifest's architecture cannot be understood: {error}") from error
+    graphs = {tower: forms.get(FORM, {}) for tower, forms in manifest.graphs.items()}
+    return Stored(
+        model=manifest.model,
+        variant=manifest.variant,
+        origin="file",
+        path=path,
+        architecture=architecture,
+        tensors=tuple(
+            Tensor(
+                name=t.name,
+                tower=t.tower,
+                kind=t.kind,
+                encoding=t.encoding,
+                shape=t.shape,
+                nbytes=t.nbytes,
+                packing=graphs.get(t.tower, {}).get(t.name),
+            )
+            for t in artifact.tensors.values()
+        ),
+        file_bytes=artifact.nbytes,
+    )

@@ -139,9 +139,9 @@ class Artifact:
         """What cuts text into tokens."""
         return _tokenizer_spec(self._file, self.manifest)
 
-    def release_pages(self) -> None:
-        """Give the file's pages back to the system once a tower is unpacked."""
-        self._file.release_pages()
+    def release(self, name: str) -> None:
+        """Give a weight's file pages back to the system once it is unpacked."""
+        self._file.release(name)
 
     def close(self) -> None:
         """Close the file."""

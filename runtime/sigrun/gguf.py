@@ -118,11 +118,14 @@ class GgufFile:
             raise ArtifactError(f"{self.path}: is closed")
         return np.frombuffer(self._map, np.uint8, info.nbytes, info.offset)
 
-    def release_pages(self) -> None:
-        """Let the operating system take back the pages read so far; they are read again when needed."""
+    def release(self, name: str) -> None:
+        """Let the operating system take a tensor's pages back; they are read again when needed."""
         advise = getattr(mmap, "MADV_DONTNEED", None)
-        if self._map is not None and advise is not None:
-            self._map.madvise(advise)
+        if self._map is None or advise is None:
+            return
+        info = self.tensors[name]
+        start = info.offset // mmap.PAGESIZE * mmap.PAGESIZE
+        self._map.madvise(advise, start, info.offset + info.nbytes - start)
 
     def close(self) -> None:
         """Unmap the file. Arrays from :meth:`data` that are still in use keep it mapped until they go."""

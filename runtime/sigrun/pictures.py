@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, TiffImagePlugin
+from PIL import Image, ImageFile
 
 from sigrun.colour import to_rgb
 from sigrun.errors import PictureError
@@ -165,7 +165,7 @@ def _decode(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
     except Exception as error:
         raise PictureError(f"{name} starts like a {kind} picture and is none: {_reason(error)}") from error
     _check_size(name, image.size, max_pixels)
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
+    if kind == "TIFF":
         _check_size(name, _tile_size(image), max_pixels)
     picture = _finish(image, name)
     return picture.copy() if picture is image else picture  # let go of the file
@@ -242,7 +242,7 @@ def _gif_size(stream: BinaryIO) -> tuple[int, int]:
     return width, height
 
 
-def _tile_size(image: TiffImagePlugin.TiffImageFile) -> tuple[int, int]:
+def _tile_size(image: Any) -> tuple[int, int]:
     """Width and height of a TIFF's tiles, which may be larger than the picture; (1, 1) if it has none."""
     width, height = (image.tag_v2.get(tag) for tag in (_TILE_WIDTH, _TILE_LENGTH))
     return (width, height) if isinstance(width, int) and isinstance(height, int) else (1, 1)

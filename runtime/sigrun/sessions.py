@@ -49,16 +49,15 @@ class TowerSession:
         self.form = form
         graph = artifact.graph(tower, form)
         weights = artifact.manifest.graphs[tower][form]
-        self._arrays = _unpack(artifact, list(weights.items()), threads)
-        artifact.release_pages()
+        arrays = _unpack(artifact, list(weights.items()), threads)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        names = list(self._arrays)
-        # ONNX Runtime reads these buffers in place: self._arrays keeps them alive as long as the session.
-        values = [ort.OrtValue.ortvalue_from_numpy(self._arrays[name]) for name in names]
-        options.add_external_initializers(names, values)
+        # ONNX Runtime copies these into the graph, as its documentation of AddExternalInitializers says, so they
+        # need not outlive this function.
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
+        options.add_external_initializers(list(arrays), values)
         try:
             self._session = ort.InferenceSession(graph, options, providers=[PROVIDERS["cpu"]])
         except Exception as error:  # ONNX Runtime raises classes of its own that share no public base
@@ -91,7 +90,9 @@ def _unpack(
     """Every initializer of a graph, by name; tensors are unpacked side by side."""
 
     def one(entry: tuple[str, Packing]) -> list[tuple[str, NDArray[np.float32] | NDArray[np.uint8]]]:
-        return list(_initializers(artifact, *entry))
+        unpacked = list(_initializers(artifact, *entry))
+        artifact.release(entry[0])
+        return unpacked
 
     with ThreadPoolExecutor(threads) as pool:
         return {name: array for part in pool.map(one, weights) for name, array in part}

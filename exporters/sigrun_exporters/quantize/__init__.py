@@ -1,9 +1,8 @@
 """Quantize matrices to GGUF blocks: f32 f16 q8_0 q4_k q5_k q6_k.
 
-The bytes are those of ggml's encodings and any GGUF reader decodes them; the numbers in them come from a search of our
-own that leaves less weighted error than ggml's (benchmarks/quantizers.py). It is written in numpy alone, lays
-sub-blocks side by side in lanes, and adds in a fixed order: the same weights give the same bytes on any machine and
-with any number of threads.
+The blocks are ggml's and any GGUF reader decodes them; the numbers in them come from a search of our own, which leaves
+less weighted error than ggml's at the same size (benchmarks/quantizers.py). It is written in numpy alone and adds in a
+fixed order: the same weights give the same bytes on any machine and with any number of threads.
 """
 
 from __future__ import annotations
@@ -13,18 +12,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sigrun_exporters.quantize import plain, q4_k, q5_k, q6_k, q8_0
+from sigrun_exporters.quantize.lanes import Bytes, Floats
 from sigrun_recipes.encodings import ENCODINGS
 
-Floats = NDArray[np.float32]
-Bytes = NDArray[np.uint8]
-
-# Takes float32 [blocks, weights] and their importance (or None), gives uint8 [blocks, size].
-Encoder = Callable[[Floats, Floats | None], Bytes]
-
-ENCODERS: dict[str, Encoder] = {
+# Each takes float32 [blocks, weights] and either their importance or None, and gives uint8 [blocks, size].
+ENCODERS: dict[str, Callable[[Floats, Floats | None], Bytes]] = {
     "f32": plain.encode_f32,
     "f16": plain.encode_f16,
     "q8_0": q8_0.encode,
@@ -32,9 +26,11 @@ ENCODERS: dict[str, Encoder] = {
     "q5_k": q5_k.encode,
     "q6_k": q6_k.encode,
 }
+USE_IMPORTANCE = ("q4_k", "q5_k", "q6_k")
 
-# Weights quantized at a time: the dozen passes over them then stay in a core's cache.
-RUN = 1 << 15
+# Weights a thread takes at a time: few enough for the arrays of a search to stay in cache, enough for numpy's own
+# overhead not to count.
+RUN = 1 << 17
 
 
 def quantize(
@@ -45,9 +41,10 @@ def quantize(
     Args:
         encoding: name of the encoding.
         weights: float32 [rows, columns]; columns are whole blocks.
-        importance: float32 [columns], not negative: how much a squared error in that column counts, such as the mean
-            square of the activation that meets it. None weights errors as ggml does without an importance matrix.
-        threads: how many threads to use; None for all cores this process may use.
+        importance: float32 [columns], not negative: what a squared error in that column counts, such as the mean
+            square of the activation that meets it. None: errors count as ggml's own quantizers have it. Encodings of
+            8 bits and more do not use it.
+        threads: how many to use; None for as many as there are cores that this process may use.
 
     Returns:
         uint8 [rows, bytes per row].
@@ -65,39 +62,37 @@ def quantize(
     if columns % block.weights:
         raise ValueError(f"rows of {columns} weights are not whole {encoding} blocks of {block.weights}")
     per_row = columns // block.weights
+    of_row = None if importance is None else _checked(importance, columns).reshape(per_row, block.weights)
     blocks = np.ascontiguousarray(weights).reshape(-1, block.weights)
-    by_block = None if importance is None else _by_block(importance, columns, block.weights)
     encode = ENCODERS[encoding]
-    out = np.empty((blocks.shape[0], block.size), np.uint8)
+    out = np.empty((len(blocks), block.size), np.uint8)
     step = max(1, RUN // block.weights)
 
     def run(first: int) -> None:
         part = slice(first, first + step)
-        some = blocks[part]
-        if not np.isfinite(some).all():
+        if not np.isfinite(blocks[part]).all():
             raise ValueError("weights are not finite: there are NaN or infinite values")
-        counts = None if by_block is None else by_block[np.arange(first, first + len(some)) % per_row]
-        out[part] = encode(some, counts)
+        counts = None
+        if of_row is not None and encoding in USE_IMPORTANCE:
+            counts = of_row[np.arange(first, min(first + step, len(blocks))) % per_row]
+        # Candidates that overflow are compared like any other, and lose.
+        with np.errstate(over="ignore", invalid="ignore"):
+            out[part] = encode(blocks[part], counts)
 
-    workers = threads or _cores()
-    firsts = range(0, blocks.shape[0], step)
-    if workers == 1 or len(firsts) < 2:
-        for first in firsts:
-            run(first)
-    else:
-        with ThreadPoolExecutor(workers, thread_name_prefix="quantize") as pool:
-            for _ in pool.map(run, firsts):
-                pass
+    with ThreadPoolExecutor(threads or _cores(), thread_name_prefix="quantize") as pool:
+        for _ in pool.map(run, range(0, len(blocks), step)):
+            pass  # brings a run's exception here
     return out.reshape(rows, per_row * block.size)
 
 
-def _by_block(importance: Floats, columns: int, width: int) -> Floats:
-    """Importance of one row's weights, [blocks of a row, width]."""
+def _checked(importance: Floats, columns: int) -> Floats:
+    """Importance relative to its largest."""
     if importance.shape != (columns,):
-        raise ValueError(f"importance must have one number a column, {columns}, not {list(importance.shape)}")
+        raise ValueError(f"importance must be one number a column, [{columns}], not {list(importance.shape)}")
     if not np.isfinite(importance).all() or (importance < 0).any():
         raise ValueError("importance must be finite and not negative")
-    return np.ascontiguousarray(importance, dtype=np.float32).reshape(-1, width)
+    largest = importance.max(initial=0)
+    return (importance / largest if largest > 0 else importance).astype(np.float32)
 
 
 def _cores() -> int:

@@ -1,14 +1,18 @@
-"""The search behind Q4_K and Q5_K: weights as scale * q - minimum, scales and minima as 6-bit multiples of two float16s.
+"""The search behind Q4_K and Q5_K: weights as scale * q - minimum, scales and minima 6-bit multiples of two float16s.
 
-For each super-block of eight sub-blocks it looks for d, dmin, eight scale codes, eight minimum codes and all q with the
-least weighted squared error. Three steps, each over all sub-blocks of a run at once:
+For each super-block of eight sub-blocks it looks for d, dmin, eight scale codes, eight minimum codes and all q that
+leave the least weighted squared error. Three steps, each for all sub-blocks of a run at once:
 
-1. float scales and minima: from a few clippings of the range, rounding and least squares in turn;
-2. codes: around the rounded scales and minima, the pair with the least exact error, q chosen anew for each pair;
-3. d and dmin by least squares over the super-block for the codes found, kept where float16's rounding of them wins.
+1. float scales and minima: from a few cuts of the range, the nearest q, then least squares;
+2. d, dmin and codes: those rounded in a few ways;
+3. codes: of each pair and its neighbours the one with the least exact error, q chosen anew for each;
+4. d and dmin by least squares over the super-block for the codes found, where that is better once rounded to float16.
 
-Steps 2 and 3 repeat with a smaller neighbourhood. Rounding scales and minima to 6 bits without looking at what it does
-to the error is where ggml loses most: 2-4 % of Q4_K's squared error and 15 % of Q5_K's.
+Steps 3 and 4 are done twice. ggml rounds its float scales and minima to 6 bits and looks no
+further, which costs it 3 % of Q4_K's squared error and 15 % of Q5_K's; the exact errors of steps 2 and 3 get
+most of that back.
+
+Shapes: x, w and q are float32 [32, 8, blocks], what belongs to a sub-block is [8, blocks], to a super-block [blocks].
 """
 
 from __future__ import annotations
@@ -16,32 +20,41 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sigrun_exporters.quantize.lanes import covering_half, half, half_bytes, quotient, reciprocal, to_lanes
-
-Floats = NDArray[np.float32]
-Bytes = NDArray[np.uint8]
+from sigrun_exporters.quantize.lanes import (
+    Bytes,
+    Exponents,
+    Floats,
+    covering_half,
+    half,
+    half_bytes,
+    pick,
+    quotient,
+    reciprocal,
+    row_sum,
+    to_lanes,
+)
 
 WIDTH = 32
-SUBBLOCKS = 8
 MOST = np.float32(63)
-# The range of a sub-block is first cut into this many steps more than there are levels (ggml tries 21 such cuts).
-CUTS = (-0.8, -0.4, 0.0, 0.4, 0.8)
-LEAST_SQUARES = 2
-# Steps of the scale code, and of the minimum code beside what keeps the middle of the range in place.
-WIDE = tuple((i, j) for i in (0, -1, 1, -2, 2) for j in (0, -1, 1))
-NEAR = tuple((i, j) for i in (0, -1, 1) for j in (0, -1, 1))
-HOODS = (WIDE, NEAR)
+# The range of a sub-block is first cut into so many steps more than q has.
+CUTS = (-1.0, -0.7, -0.4, -0.1, 0.2, 0.5, 0.8)
+# Codes that the largest scale and the largest minimum of a super-block are first given. Smaller ones cost little
+# resolution and let the other sub-blocks' codes fall where they happen to fit better.
+LARGEST = ((63, 63), (61, 63), (59, 63), (63, 61), (63, 59), (61, 61))
+# Moves of the scale code, and of the minimum code beyond what keeps the sub-block's mean in place. Standing still is
+# first, so that it wins a tie.
+MOVES = tuple((i, j) for i in (0, -1, 1) for j in (0, -1, 1))
+ROUNDS = 2
 
 
 class Codes(NamedTuple):
-    """What Q4_K and Q5_K store of a run of normalised super-blocks.
+    """What Q4_K and Q5_K store of normalised super-blocks.
 
     Attributes:
-        d, dmin: float32 [blocks], exact in float16 once scaled back.
-        scales, minima: whole numbers 0-63, float32 [lanes].
-        q: whole numbers, float32 [32, lanes].
+        d, dmin: float32 [blocks]; float16 holds them once scaled back.
+        scales, minima: whole numbers 0-63, float32 [8, blocks].
+        q: whole numbers, float32 [32, 8, blocks].
     """
 
     d: Floats
@@ -51,28 +64,82 @@ class Codes(NamedTuple):
     q: Floats
 
 
-class Lanes:
-    """Sub-blocks in lanes, centred on their weighted means, and the sums of them that every step needs.
+def search(blocks: Floats, importance: Floats | None, top: int, exponents: Exponents) -> Codes:
+    """Find the codes of normalised super-blocks.
 
     Args:
-        x: weights, float32 [32, lanes].
-        w: weights of their squared errors, float32 [32, lanes].
-        top: the largest q.
+        blocks: float32 [blocks, 256].
+        importance: of their squared errors, float32 [blocks, 256], or None.
+        top: the largest q, 15 or 31.
+        exponents: of the normalisation, [blocks].
+
+    Raises:
+        ValueError: a scale is beyond float16's range.
     """
+    x = to_lanes(blocks, WIDTH)
+    lanes = _Lanes(x, _error_weights(x, importance), top)
+    d, dmin, scales, minima = _rounded(lanes, *_float_fit(lanes), exponents)
+    for _ in range(ROUNDS):
+        scales, minima = _better_codes(lanes, d, dmin, scales, minima)
+        d, dmin = _better_scales(lanes, d, dmin, scales, minima, exponents)
+    return Codes(d, dmin, scales, minima, lanes.quantized(d * scales, dmin * minima))
+
+
+def head_bytes(codes: Codes, exponents: Exponents) -> Bytes:
+    """The first 16 bytes of a super-block, which Q4_K and Q5_K share: d, dmin, sixteen 6-bit codes. uint8 [blocks, 16].
+
+    Of the twelve bytes of codes, the first eight hold those of sub-blocks 0-3 in their low six bits, scales then
+    minima. The last four hold the low four bits of scale and minimum of sub-blocks 4-7, whose upper two bits lie on
+    top of the first eight.
+    """
+    scales, minima = (np.ascontiguousarray(c.astype(np.uint8).T) for c in (codes.scales, codes.minima))
+    out = np.empty((len(scales), 16), np.uint8)
+    out[:, 0:2] = half_bytes(codes.d, exponents)
+    out[:, 2:4] = half_bytes(codes.dmin, exponents)
+    out[:, 4:8] = scales[:, :4] | (scales[:, 4:] >> 4) << 6
+    out[:, 8:12] = minima[:, :4] | (minima[:, 4:] >> 4) << 6
+    out[:, 12:16] = (scales[:, 4:] & 15) | (minima[:, 4:] & 15) << 4
+    return out
+
+
+def _error_weights(x: Floats, importance: Floats | None) -> Floats:
+    """What a squared error counts, as in ggml; only the proportions within a super-block matter.
+
+    Without importance: the sub-block's root mean square plus the weight's magnitude. With it: importance times the
+    root of twice the super-block's mean square plus the weight's square.
+    """
+    squares = x * x
+    if importance is None:
+        w = np.abs(x)
+        w += np.sqrt(row_sum(squares) / WIDTH)
+        return w
+    mean = row_sum(row_sum(squares)) / np.float32(WIDTH * len(x[0]))
+    squares += 2 * mean
+    w = np.sqrt(squares, out=squares)
+    counts = to_lanes(importance, WIDTH)
+    w *= counts * reciprocal(counts.max(axis=(0, 1)))
+    # A hint of weight everywhere: a column that does not count still gets its nearest q.
+    w += np.float32(1e-6)
+    return w
+
+
+class _Lanes:
+    """Sub-blocks centred on their weighted means, and the sums of them that every step needs."""
 
     def __init__(self, x: Floats, w: Floats, top: int) -> None:
         self.w, self.top = w, np.float32(top)
         self.low, self.high = np.minimum(x.min(axis=0), 0), np.maximum(x.max(axis=0), 0)
-        self.sum_w = w.sum(axis=0)
-        # Centring keeps the sums of squares below free of cancellation.
-        self.mean = quotient(np.einsum("ij,ij->j", w, x), self.sum_w)
+        self.sum_w = row_sum(w)
+        # Centring keeps the differences of sums below from cancelling out.
+        self._steps, self._q = w * x, np.empty_like(x)
+        self.mean = quotient(row_sum(self._steps), self.sum_w)
         self.x = x - self.mean
-        self.sum_wx = np.einsum("ij,ij->j", w, self.x)
-        self.sum_wxx = np.einsum("ij,ij,ij->j", w, self.x, self.x)
-        self._steps, self._q = np.empty_like(x), np.empty_like(x)
+        wx = np.multiply(w, self.x, out=self._steps)
+        self.sum_wx = row_sum(wx)
+        self.sum_wxx = row_sum(np.multiply(wx, self.x, out=wx))
 
     def quantized(self, scale: Floats, minimum: Floats) -> Floats:
-        """The nearest q for float scales and minima [lanes]; [32, lanes], overwritten by the next call."""
+        """The nearest q for scales and minima [8, blocks]; overwritten by the next call."""
         inverse = reciprocal(scale)
         return self._quantize(inverse, (self.mean + minimum) * inverse)
 
@@ -80,14 +147,16 @@ class Lanes:
         np.multiply(self.x, inverse, out=self._steps)
         self._steps += offset
         np.rint(self._steps, out=self._q)
-        return np.clip(self._q, 0, self.top, out=self._q)
+        np.clip(self._q, 0, self.top, out=self._q)
+        return self._q
 
     def errors(self, scales: Floats, minima: Floats) -> Floats:
-        """Weighted squared errors that scales and minima leave with the nearest q; all [candidates, lanes]."""
+        """Weighted squared errors that scales and minima leave with the nearest q; all [candidates, 8, blocks]."""
         inverses = reciprocal(scales)
         offsets = self.mean + minima
-        # With a scale of 0 every weight is -minimum.
-        flat = offsets * offsets * self.sum_w + self.sum_wxx
+        flat = (
+            offsets * offsets * self.sum_w + self.sum_wxx
+        )  # of a scale of 0, where all weights are -minimum
         offsets *= inverses
         sums = np.empty_like(scales)
         rest = self._steps
@@ -102,65 +171,41 @@ class Lanes:
         return sums
 
     def moments(self, q: Floats) -> tuple[Floats, Floats, Floats]:
-        """Sums over a sub-block of w q, w q q and w q x."""
+        """Sums over a sub-block of w q, w q q and w q x; overwrites q."""
         wq = np.multiply(self.w, q, out=self._steps)
-        return np.add.reduce(wq, axis=0), np.einsum("ij,ij->j", wq, q), np.einsum("ij,ij->j", wq, self.x)
-
-
-def search(x: Floats, w: Floats, top: int, exponents: NDArray[np.int32]) -> Codes:
-    """Find the codes of normalised super-blocks.
-
-    Args:
-        x: normalised weights in lanes of 32, float32 [32, 8 * blocks].
-        w: weights of their squared errors, same shape.
-        top: the largest q, 15 or 31.
-        exponents: of the normalisation, [blocks].
-
-    Raises:
-        ValueError: a scale is beyond float16's range.
-    """
-    lanes = Lanes(x, w, top)
-    scale, minimum = _float_fit(lanes)
-    d = covering_half(scale.reshape(-1, SUBBLOCKS).max(axis=1) / MOST, exponents)
-    dmin = covering_half(minimum.reshape(-1, SUBBLOCKS).max(axis=1) / MOST, exponents)
-    scales = _code(quotient(scale, np.repeat(d, SUBBLOCKS)))
-    minima = _code(quotient(minimum, np.repeat(dmin, SUBBLOCKS)))
-    for neighbourhood in HOODS:
-        scales, minima = _better_codes(lanes, d, dmin, scales, minima, neighbourhood)
-        d, dmin = _better_scales(lanes, d, dmin, scales, minima, exponents)
-    q = lanes.quantized(np.repeat(d, SUBBLOCKS) * scales, np.repeat(dmin, SUBBLOCKS) * minima)
-    return Codes(d, dmin, scales, minima, q)
+        sum_wq = row_sum(wq)
+        sum_wqq = row_sum(np.multiply(wq, q, out=q))
+        return sum_wq, sum_wqq, row_sum(np.multiply(wq, self.x, out=q))
 
 
 def _code(values: Floats) -> Floats:
-    return np.clip(np.rint(values), 0, MOST)
+    code: Floats = np.clip(np.rint(values), 0, MOST)
+    return code
 
 
-def _float_fit(lanes: Lanes) -> tuple[Floats, Floats]:
-    """Float scales and minima, neither negative, [lanes] each: the best of several starts."""
+def _float_fit(lanes: _Lanes) -> tuple[Floats, Floats]:
+    """Float scales and minima, neither negative, [8, blocks] each: the best that come out of CUTS."""
     best = np.full_like(lanes.mean, np.inf)
     best_scale, best_minimum = np.zeros_like(best), np.zeros_like(best)
     for cut in CUTS:
-        scale = (lanes.high - lanes.low) / (lanes.top + np.float32(cut))
-        minimum = -lanes.low
-        for _ in range(LEAST_SQUARES):
-            wq, wqq, wqx = lanes.moments(lanes.quantized(scale, minimum))
-            scale, minimum = _least_squares(lanes, wq, wqq, wqx)
-            middle = minimum + lanes.mean
-            error = (
-                lanes.sum_wxx
-                + scale * (scale * wqq - 2 * (wqx + middle * wq))
-                + middle * (middle * lanes.sum_w + 2 * lanes.sum_wx)
-            )
-            better = error < best
-            np.copyto(best, error, where=better)
-            np.copyto(best_scale, scale, where=better)
-            np.copyto(best_minimum, minimum, where=better)
+        start = (lanes.high - lanes.low) / (lanes.top + np.float32(cut))
+        wq, wqq, wqx = lanes.moments(lanes.quantized(start, -lanes.low))
+        scale, minimum = _least_squares(lanes, wq, wqq, wqx)
+        middle = minimum + lanes.mean
+        error = (
+            lanes.sum_wxx
+            + scale * (scale * wqq - 2 * (wqx + middle * wq))
+            + middle * (middle * lanes.sum_w + 2 * lanes.sum_wx)
+        )
+        better = error < best
+        np.copyto(best, error, where=better)
+        np.copyto(best_scale, scale, where=better)
+        np.copyto(best_minimum, minimum, where=better)
     return best_scale, best_minimum
 
 
-def _least_squares(lanes: Lanes, wq: Floats, wqq: Floats, wqx: Floats) -> tuple[Floats, Floats]:
-    """Scale and minimum with the least error for given q; where that minimum were negative, the scale for minimum 0."""
+def _least_squares(lanes: _Lanes, wq: Floats, wqq: Floats, wqx: Floats) -> tuple[Floats, Floats]:
+    """Scale and minimum with the least error for given q; where that minimum is negative, the scale for minimum 0."""
     spread = lanes.sum_w * wqq - wq * wq
     scale = quotient(lanes.sum_w * wqx - lanes.sum_wx * wq, spread)
     minimum = -lanes.mean - quotient(wqq * lanes.sum_wx - wq * wqx, spread)
@@ -170,78 +215,55 @@ def _least_squares(lanes: Lanes, wq: Floats, wqq: Floats, wqx: Floats) -> tuple[
     return np.maximum(scale, 0), minimum
 
 
+def _rounded(
+    lanes: _Lanes, scale: Floats, minimum: Floats, exponents: Exponents
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """d, dmin [blocks] and codes of scales and minima [8, blocks]: float ones rounded, in the best of a few ways."""
+    largest = np.array(LARGEST, np.float32).T[:, :, None]  # [2, candidates, 1]
+    d = covering_half(scale.max(axis=0) / largest[0], exponents)  # [candidates, blocks]
+    dmin = covering_half(minimum.max(axis=0) / largest[1], exponents)
+    scales = _code(scale * reciprocal(d)[:, None])  # [candidates, 8, blocks]
+    minima = _code(minimum * reciprocal(dmin)[:, None])
+    errors = lanes.errors(d[:, None] * scales, dmin[:, None] * minima)
+    best = errors.sum(axis=1).argmin(axis=0)  # [blocks]
+
+    return pick(d, best), pick(dmin, best), pick(scales, best), pick(minima, best)
+
+
 def _better_codes(
-    lanes: Lanes, d: Floats, dmin: Floats, scales: Floats, minima: Floats, steps: tuple[tuple[int, int], ...]
+    lanes: _Lanes, d: Floats, dmin: Floats, scales: Floats, minima: Floats
 ) -> tuple[Floats, Floats]:
-    """The best codes in a neighbourhood that has the present ones first."""
-    d_, dmin_ = np.repeat(d, SUBBLOCKS), np.repeat(dmin, SUBBLOCKS)
-    # A larger scale moves all weights but those at q = 0; the minimum follows so that the mean weight stays.
-    slope = quotient(d_ * quotient(lanes.mean + dmin_ * minima, d_ * scales), dmin_)
-    moves = np.array(steps, np.float32)[:, :, None]  # [candidates, 2, 1]
-    tried_scales = np.clip(scales + moves[:, 0], 0, MOST)  # [candidates, lanes]
-    tried_minima = _code(minima + (tried_scales - scales) * slope + moves[:, 1])
-    best = lanes.errors(d_ * tried_scales, dmin_ * tried_minima).argmin(axis=0)[None]
-    return np.take_along_axis(tried_scales, best, 0)[0], np.take_along_axis(tried_minima, best, 0)[0]
+    """The best codes among the present ones and their neighbours."""
+    # A larger scale moves every weight but those at q = 0; the minimum follows, so that the mean stays.
+    slope = d * quotient(lanes.mean + dmin * minima, d * scales) * reciprocal(dmin)
+    by_scale, by_minimum = np.array(MOVES, np.float32).T[:, :, None, None]  # [candidates, 1, 1] each
+    tried_scales = np.clip(scales + by_scale, 0, MOST)  # [candidates, 8, blocks]
+    tried_minima = _code(minima + (tried_scales - scales) * slope + by_minimum)
+    best = lanes.errors(d * tried_scales, dmin * tried_minima).argmin(axis=0)
+    return pick(tried_scales, best), pick(tried_minima, best)
 
 
 def _better_scales(
-    lanes: Lanes, d: Floats, dmin: Floats, scales: Floats, minima: Floats, exponents: NDArray[np.int32]
+    lanes: _Lanes, d: Floats, dmin: Floats, scales: Floats, minima: Floats, exponents: Exponents
 ) -> tuple[Floats, Floats]:
     """d and dmin by least squares over a super-block for its codes, where they are better than the present ones."""
-
-    def total(values: Floats) -> Floats:
-        return values.reshape(-1, SUBBLOCKS).sum(axis=1)
-
-    scale, minimum = np.repeat(d, SUBBLOCKS) * scales, np.repeat(dmin, SUBBLOCKS) * minima
-    wq, wqq, wqx = lanes.moments(lanes.quantized(scale, minimum))
-    # Weights are d * a - dmin * b with a = scale code * q and b = minimum code.
-    aa, ab, bb = total(scales * scales * wqq), total(scales * minima * wq), total(minima * minima * lanes.sum_w)
-    ax = total(scales * (wqx + lanes.mean * wq))
-    bx = total(minima * (lanes.sum_wx + lanes.mean * lanes.sum_w))
+    wq, wqq, wqx = lanes.moments(lanes.quantized(d * scales, dmin * minima))
+    # Weights are d * a - dmin * b, with a = scale code * q and b = minimum code.
+    aa, ab, bb = (
+        row_sum(v) for v in (scales * scales * wqq, scales * minima * wq, minima * minima * lanes.sum_w)
+    )
+    ax = row_sum(scales * (wqx + lanes.mean * wq))
+    bx = row_sum(minima * (lanes.sum_wx + lanes.mean * lanes.sum_w))
     determinant = aa * bb - ab * ab
     solvable = determinant > np.float32(1e-6) * aa * bb
     new_d = np.where(solvable, quotient(ax * bb - bx * ab, determinant), quotient(ax + ab * dmin, aa))
     new_dmin = np.where(solvable, quotient(ax * ab - bx * aa, determinant), dmin)
     new_d, new_dmin = half(new_d, exponents), half(new_dmin, exponents)
     usable = np.isfinite(new_d) & np.isfinite(new_dmin) & (new_d >= 0) & (new_dmin >= 0)
-    new_d, new_dmin = np.where(usable, new_d, d), np.where(usable, new_dmin, dmin)
-    pairs = np.stack([scale, np.repeat(new_d, SUBBLOCKS) * scales]), np.stack([minimum, np.repeat(new_dmin, SUBBLOCKS) * minima])
-    before, after = (total(e) for e in lanes.errors(*pairs))
-    better = after < before
-    return np.where(better, new_d, d), np.where(better, new_dmin, dmin)
-
-
-def error_weights(blocks: Floats, importance: Floats | None) -> Floats:
-    """ggml's weights of squared errors for normalised super-blocks, [blocks, 256], in lanes: [32, lanes].
-
-    Without importance: the sub-block's root mean square plus the weight's magnitude. With it: importance times the
-    root of twice the super-block's mean square plus the weight's square.
-    """
-    squares = blocks * blocks
-    if importance is None or not importance.any():
-        subs = squares.reshape(-1, WIDTH)
-        w = np.sqrt(subs.mean(axis=1, keepdims=True)) + np.abs(blocks.reshape(-1, WIDTH))
-        return to_lanes(w, WIDTH)
-    w = importance * np.sqrt(2 * squares.mean(axis=1, keepdims=True) + squares)
-    w *= reciprocal(w.max(axis=1, keepdims=True))
-    # A hint of weight everywhere, so that a column nobody looks at still gets the q that is nearest.
-    w += np.float32(1e-6)
-    return to_lanes(w, WIDTH)
-
-
-def head_bytes(codes: Codes, exponents: NDArray[np.int32]) -> Bytes:
-    """The first 16 bytes of a super-block, which Q4_K and Q5_K share: d, dmin and sixteen 6-bit codes in twelve bytes.
-
-    Of the twelve, the first eight have the codes of sub-blocks 0-3 in their low six bits, scales then minima; the last
-    four have the low four bits of the scale and the minimum of sub-blocks 4-7; their upper two bits are on top of the
-    first eight.
-    """
-    scales = codes.scales.astype(np.uint8).reshape(-1, SUBBLOCKS)
-    minima = codes.minima.astype(np.uint8).reshape(-1, SUBBLOCKS)
-    out = np.empty((len(scales), 16), np.uint8)
-    out[:, 0:2] = half_bytes(codes.d, exponents)
-    out[:, 2:4] = half_bytes(codes.dmin, exponents)
-    out[:, 4:8] = scales[:, :4] | (scales[:, 4:] >> 4) << 6
-    out[:, 8:12] = minima[:, :4] | (minima[:, 4:] >> 4) << 6
-    out[:, 12:16] = (scales[:, 4:] & 15) | (minima[:, 4:] & 15) << 4
-    return out
+    both_d, both_dmin = (
+        np.stack([d, np.where(usable, new_d, d)]),
+        np.stack([dmin, np.where(usable, new_dmin, dmin)]),
+    )
+    errors = lanes.errors(both_d[:, None] * scales, both_dmin[:, None] * minima)  # [2, 8, blocks]
+    better = row_sum(errors[1]) < row_sum(errors[0])
+    return np.where(better, both_d[1], d), np.where(better, both_dmin[1], dmin)

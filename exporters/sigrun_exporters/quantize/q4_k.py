@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sigrun_exporters.quantize import affine
-from sigrun_exporters.quantize.lanes import from_lanes, normalised, to_lanes
+from sigrun_exporters.quantize.lanes import from_lanes, normalised
 
 
 def encode(weights: NDArray[np.float32], importance: NDArray[np.float32] | None = None) -> NDArray[np.uint8]:
@@ -16,9 +16,7 @@ def encode(weights: NDArray[np.float32], importance: NDArray[np.float32] | None 
         ValueError: a scale is beyond float16's range.
     """
     blocks, exponents = normalised(weights)
-    codes = affine.search(
-        to_lanes(blocks, affine.WIDTH), affine.error_weights(blocks, importance), 15, exponents
-    )
-    q = from_lanes(codes.q, len(blocks)).reshape(-1, 4, 2, 32)
+    codes = affine.search(blocks, importance, 15, exponents)
+    q = from_lanes(codes.q).reshape(-1, 4, 2, 32)
     packed = q[:, :, 0] | q[:, :, 1] << 4  # a byte holds weights i and i + 32
     return np.concatenate([affine.head_bytes(codes, exponents), packed.reshape(-1, 128)], axis=1)

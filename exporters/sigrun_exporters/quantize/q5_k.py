@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sigrun_exporters.quantize import affine
-from sigrun_exporters.quantize.lanes import from_lanes, normalised, to_lanes
+from sigrun_exporters.quantize.lanes import from_lanes, normalised
 
 
 def encode(weights: NDArray[np.float32], importance: NDArray[np.float32] | None = None) -> NDArray[np.uint8]:
@@ -16,10 +16,8 @@ def encode(weights: NDArray[np.float32], importance: NDArray[np.float32] | None 
         ValueError: a scale is beyond float16's range.
     """
     blocks, exponents = normalised(weights)
-    codes = affine.search(
-        to_lanes(blocks, affine.WIDTH), affine.error_weights(blocks, importance), 31, exponents
-    )
-    q = from_lanes(codes.q, len(blocks)).reshape(-1, 8, 32)
+    codes = affine.search(blocks, importance, 31, exponents)
+    q = from_lanes(codes.q).reshape(-1, 8, 32)
     high = np.zeros((len(blocks), 32), np.uint8)  # bit j of byte i: the fifth bit of weight i of sub-block j
     for j in range(8):
         high |= (q[:, j] >> 4) << j

@@ -1,0 +1,36 @@
+"""Artifacts that many tests share, exported once a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sigrun_exporters.checkpoint import open_checkpoint
+from sigrun_exporters.export import export
+from sigrun_recipes import load
+from tests import checkpoints
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder with random weights."""
+    return checkpoints.write(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_q4(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random checkpoint as Q4_K_M."""
+    return export(open_checkpoint(str(tiny)), load("q4_k_m"), tmp_path_factory.mktemp("models")).path
+
+
+@pytest.fixture(scope="session")
+def emoji_f32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled trained model, every number as it is."""
+    return export(open_checkpoint(str(checkpoints.EMOJI)), load("f32"), tmp_path_factory.mktemp("models")).path
+
+
+@pytest.fixture(scope="session")
+def emoji_q4(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled trained model as Q4_K_M."""
+    return export(open_checkpoint(str(checkpoints.EMOJI)), load("q4_k_m"), tmp_path_factory.mktemp("models")).path

@@ -1,0 +1,160 @@
+"""Recipes, plans and the sizes they predict."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import gguf
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sigrun.blocks
+import sigrun.gguf
+from sigrun_recipes import ENCODINGS, Architecture, RecipeFileError, default_model, load, names, plan
+from sigrun_recipes.recipe import more_bits, parse
+from tests.checkpoints import TINY
+
+MINIMAL = """
+format = 1
+name = "mine"
+summary = "mine"
+rewrites = []
+[limit]
+bits_per_weight = 32
+[default]
+linear = "q8_0"
+token = "f16"
+patch = "f32"
+"""
+SO400M = default_model().architecture
+MIB = 2**20
+
+
+def test_so400m_is_counted_right() -> None:
+    """428M is the image tower alone; with the two scalars the published file holds 877,960,498 weights."""
+    assert SO400M.parameters("image") == 428_225_600
+    assert SO400M.parameters("text") == 449_734_896
+    assert SO400M.parameters("image") + SO400M.parameters("text") + 2 == 877_960_498
+
+
+def test_layers_with_more_bits() -> None:
+    assert more_bits(27) == (0, 1, 2, 5, 8, 11, 14, 17, 20, 23, 24, 25, 26)
+
+
+def test_q4_k_m_of_so400m_is_what_its_name_says() -> None:
+    planned = plan(load("q4_k_m"), SO400M)
+    assert planned.substitutions() == ()
+    assert planned.nbytes("image") / MIB == pytest.approx(264.0, abs=0.05)
+    assert planned.nbytes("text") / MIB == pytest.approx(274.4, abs=0.05)
+    by_name = {t.spec.name: t for t in planned.tensors}
+    down = by_name["v.blk.3.ffn_down.weight"]
+    assert (down.shape, down.spec.shape, down.stored_shape) == ((1152, 4304), (1152, 4352), (1152, 4352))
+    query = by_name["t.blk.3.attn_q.weight"]
+    assert (query.encoding.name, query.fold, query.stored_shape) == ("q4_k", 2, (576, 2304))
+    assert {i for i in range(27) if by_name[f"v.blk.{i}.attn_v.weight"].encoding.name == "q6_k"} == set(more_bits(27))
+    assert by_name["v.blk.0.ln1.weight"].encoding.name == "f32"
+
+
+@pytest.mark.parametrize("name", names())
+def test_recipes_of_the_house_are_sound(name: str) -> None:
+    recipe = load(name)
+    assert recipe.name == name
+    planned = plan(recipe, SO400M)
+    for tower in ("image", "text"):
+        assert planned.bits_per_weight(tower) <= recipe.max_bits_per_weight
+
+
+def test_precedence_is_exact_name_then_first_rule_then_default() -> None:
+    text = MINIMAL + (
+        '[tensors]\n"v.blk.0.attn_q.weight" = "f32"\n'
+        '[[rules]]\nmatch = "v.blk.0.*"\nencoding = "f16"\n'
+        '[[rules]]\nmatch = "v.blk.?.attn_q.weight"\nlayers = [0, 1]\nencoding = "q6_k"\n'
+    )
+    recipe = parse(text.encode(), "mine.toml")
+    by_name = {t.name: t for t in SO400M.tensors()}
+    chosen = {
+        name: recipe.target(by_name[name], 27)
+        for name in ("v.blk.0.attn_q.weight", "v.blk.0.attn_k.weight", "v.blk.1.attn_q.weight", "v.blk.2.attn_q.weight")
+    }
+    assert list(chosen.values()) == ["f32", "f16", "q6_k", "q8_0"]
+    assert recipe.target(by_name["v.blk.0.ln1.weight"], 27) == "f32"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("format = 1", "format = 2"), "format"),
+        (('name = "mine"', ""), "name"),
+        (("rewrites = []", 'rewrites = ["fold_everything"]'), "fold_everything"),
+        (('linear = "q8_0"', 'linear = "q9_z"'), "default.linear"),
+        (('linear = "q8_0"', 'linera = "q8_0"'), "default.linera"),
+        (("bits_per_weight = 32", "bits_per_weight = 99"), "limit.bits_per_weight"),
+        (("[default]", "[defaults]"), "defaults"),
+        (('patch = "f32"', 'patch = "f32"\n[[rules]]\nmatch = "*"\nlayers = "some"\nencoding = "f16"'), "rules[0].layers"),
+        (("format = 1", "format = = 1"), "not a TOML file"),
+    ],
+)
+def test_malformed_recipes_are_refused_with_the_key(change: tuple[str, str], named: str) -> None:
+    text = MINIMAL.replace(*change)
+    assert text != MINIMAL
+    with pytest.raises(RecipeFileError, match="mine.toml") as caught:
+        parse(text.encode(), "mine.toml")
+    assert named in str(caught.value)
+
+
+def test_a_label_must_be_honest() -> None:
+    recipe = dataclasses.replace(load("q4_k_m"), max_bits_per_weight=4.5)
+    with pytest.raises(RecipeFileError, match=r"image tower would take 5\.17 bits"):
+        plan(recipe, SO400M)
+
+
+def test_an_unknown_tensor_name_is_an_error() -> None:
+    recipe = parse((MINIMAL + '[tensors]\n"v.blk.99.attn_q.weight" = "f32"\n').encode(), "mine.toml")
+    with pytest.raises(RecipeFileError, match=r"v\.blk\.99"):
+        plan(recipe, SO400M)
+
+
+def test_without_padding_the_published_shapes_fall_back() -> None:
+    """What other quantizers run into: 4304 fills no block of 32, and folding would mix rows in a sub-block."""
+    recipe = dataclasses.replace(load("q4_k_m"), rewrites=(), max_bits_per_weight=32)
+    downs = [t for t in plan(recipe, SO400M).substitutions() if "ffn_down" in t.spec.name]
+    assert len(downs) == 27 + 1 + 27
+    assert {t.encoding.name for t in downs} == {"f16"}
+
+
+def test_substitutions_are_kept_in_the_plan() -> None:
+    wide = dataclasses.replace(TINY.text, vocabulary=2001)  # type: ignore[type-var]
+    planned = plan(dataclasses.replace(load("q4_k_m"), max_bits_per_weight=32), Architecture(TINY.image, wide))
+    table = next(t for t in planned.tensors if t.spec.kind == "token")
+    assert (table.target, table.encoding.name) == ("q6_k", "q8_0")  # 2001 rows of 96 do not fold to 256
+    assert table in planned.substitutions()
+
+
+def test_both_tables_of_encodings_agree_with_each_other_and_with_gguf() -> None:
+    """The runtime may not import the recipes, so it has a table of its own."""
+    assert {name: (e.weights, e.size) for name, e in ENCODINGS.items()} == {
+        name: tuple(block) for name, block in sigrun.blocks.BLOCKS.items()
+    }
+    for name, encoding in ENCODINGS.items():
+        kind = gguf.GGMLQuantizationType[name.upper()]
+        assert kind.value == encoding.ggml_id
+        assert gguf.GGML_QUANT_SIZES[kind] == (encoding.weights, encoding.size)
+        assert sigrun.gguf.TENSOR_TYPES[encoding.ggml_id].name == name
+
+
+@given(st.sampled_from(sorted(ENCODINGS)), st.integers(1, 512), st.integers(1, 4096))
+def test_folding_fills_blocks_and_never_splits_a_sub_block(name: str, rows: int, columns: int) -> None:
+    encoding = ENCODINGS[name]
+    fold = encoding.fold(rows, columns)
+    if fold is None:
+        return
+    assert rows % fold == 0
+    assert fold * columns % encoding.weights == 0
+    assert fold == 1 or columns % 32 == 0
+    assert encoding.nbytes(rows * columns) == rows // fold * encoding.nbytes(fold * columns)
+
+
+def test_unknown_recipe_lists_the_known() -> None:
+    with pytest.raises(RecipeFileError, match="q4_k_m"):
+        load("q4_k_xl")
