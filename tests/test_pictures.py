@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -227,8 +228,8 @@ def test_pipe_by_name(tmp_path: Path) -> None:
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),  # PostScript is a program
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 50, "pillow-heif"),
-        (b"\x89PNG\r\n\x1a\n", "PNG"),
-        (b"\xff\xd8\xff", "JPEG"),
+        (b"\x89PNG\r\n\x1a\n", "no readable PNG picture: it is damaged or cut short"),
+        (b"\xff\xd8\xff", "no readable JPEG picture: it is damaged or cut short"),
         (b"GIF89a", "nothing in it"),
         (b"BM" + b"\0" * 60, "BMP"),
     ],
@@ -247,6 +248,41 @@ def test_a_stream_is_named_where_it_has_a_name(tmp_path: Path) -> None:
     path.touch()
     with path.open("rb") as stream, pytest.raises(PictureError, match=r"empty\.png"):
         open_picture(stream)
+
+
+def test_heic_is_read_where_a_decoder_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def accepts(prefix: bytes) -> bool:
+        return prefix[4:12] == b"ftypheic"
+
+    def decoder(stream: Any, name: str | bytes = "") -> Image.Image:
+        assert stream.read(4) == b"\0\0\0\x18"  # from the beginning
+        return Image.fromarray(ARRAY)
+
+    monkeypatch.setitem(Image.OPEN, "HEIF", (decoder, accepts))
+    assert (np.asarray(open_picture(b"\0\0\0\x18ftypheic\0\0\0\0")) == ARRAY).all()
+
+
+def test_threads() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files = [
+        stored("JPEG", exif=exif),
+        stored("PNG"),
+        stored("GIF"),
+        stored("WEBP"),
+        b"none",
+        png(30_000, 30_000),
+    ] * 20
+
+    def work(data: bytes) -> bytes:
+        try:
+            return open_picture(data).tobytes()
+        except PictureError as error:
+            return error.message.encode()
+
+    expected = [work(data) for data in files]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, files)) == expected
 
 
 def test_text_and_closed_streams() -> None:

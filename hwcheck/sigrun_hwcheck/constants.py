@@ -11,6 +11,8 @@ from typing import Any, Literal
 FORMAT = 1
 
 Provider = Literal["cpu", "cuda"]
+Copies = Literal["all", "dense", "none"]
+"""``all``; ``dense``: only dense matrices, packed for the kernels; ``none``: weights are moved to the device."""
 Source = Literal["exact", "measured", "estimated"]
 """How a figure is known. ``exact``: follows from the bytes of the file; ``measured``: on a machine of ours;
 ``estimated``: computed from the model's shape, or taken from what others report."""
@@ -66,7 +68,7 @@ class Constants:
     Attributes:
         label: the provider in words.
         micro_batch_tokens: the runtime cuts a batch into parts of at most so many tokens.
-        weights_copied: whether a session copies the arrays it is given, besides packing dense matrices.
+        copies: of which weights a session holds a copy besides the arrays it is given.
         runtime: once a process: the interpreter and its libraries, or a card's context.
         session: once a tower.
         activations: factor on the computed peak of live activations.
@@ -74,7 +76,7 @@ class Constants:
 
     label: str
     micro_batch_tokens: int
-    weights_copied: bool
+    copies: Copies
     runtime: Constant
     session: Constant
     activations: Factor
@@ -91,7 +93,7 @@ def constants(provider: Provider) -> Constants:
     return Constants(
         label=entry["label"],
         micro_batch_tokens=entry["micro_batch_tokens"],
-        weights_copied=entry["weights_copied"],
+        copies=entry["copies"],
         runtime=_constant(entry["runtime"]),
         session=_constant(entry["session"]),
         activations=Factor(factor["low"], factor["best"], factor["high"], factor["source"]),

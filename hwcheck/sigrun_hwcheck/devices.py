@@ -40,7 +40,7 @@ class Device:
 def devices(machine: Machine) -> tuple[Device, ...]:
     """Main memory first, then every card. Memory of several cards is never added up."""
     ram = machine.ram
-    found = [Device("ram", "CPU and RAM", "cpu", ram.budget_bytes, ram.free_bytes, ram.problem)]
+    found = [Device("ram", "the CPU, in RAM", "cpu", ram.budget_bytes, ram.free_bytes, ram.problem)]
     for gpus in machine.gpus:
         if gpus.vendor == "nvidia":
             found += [_card(gpus.vendor, card) for card in gpus.cards]

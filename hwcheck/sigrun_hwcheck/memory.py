@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from sigrun_hwcheck.constants import Constants, Provider, Range, Source, constants
+from sigrun_hwcheck.constants import Constants, Copies, Provider, Range, Source, constants
 from sigrun_hwcheck.stored import Stored, Tensor
 from sigrun_recipes import TowerName
 
@@ -96,9 +96,8 @@ def _tower_terms(stored: Stored, tower: TowerName, batch: int, known: Constants)
     tensors = [t for t in stored.of(tower) if t.packing is not None]
     alive = _activation_bytes(stored, tower) * _micro_batch(stored, tower, batch, known)
     scratch = max((t.size * FLOAT_BYTES for t in tensors if t.packing == "nbits"), default=0)
-    copied = (t for t in tensors if known.weights_copied or _packed(t))
-    copies = sum(_array_bytes(t) for t in copied)
-    viewed = sum(_array_bytes(t) for t in tensors if _viewed(t))
+    copies = sum(_array_bytes(t) for t in tensors if _copied(t, known.copies))
+    viewed = sum(_array_bytes(t) for t in tensors if _viewed(t)) if known.copies != "none" else 0
     return [
         Term("weights", Range.exactly(sum(_array_bytes(t) for t in tensors) - viewed), "exact"),
         Term("copies", Range(copies, copies, copies + 2 * scratch), "measured"),
@@ -134,8 +133,8 @@ def _viewed(tensor: Tensor) -> bool:
     return tensor.packing == "dense" and tensor.encoding == "f32"
 
 
-def _packed(tensor: Tensor) -> bool:
-    return tensor.packing == "dense" and tensor.kind in _MULTIPLIED
+def _copied(tensor: Tensor, copies: Copies) -> bool:
+    return copies == "all" or (copies == "dense" and tensor.packing == "dense" and tensor.kind in _MULTIPLIED)
 
 
 def _activation_bytes(stored: Stored, tower: TowerName) -> int:

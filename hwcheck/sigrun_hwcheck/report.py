@@ -184,12 +184,17 @@ def _notes(report: Report) -> Iterator[str]:
     if not report.rows:
         return
     known = constants("cpu")
-    shares = [b.need.bytes.high_bytes / b.need.bytes.best_bytes for r in report.rows for b in r.batches]
+    shares = [
+        b.need.bytes.high_bytes / b.need.bytes.best_bytes
+        for row in report.rows
+        for b in row.batches
+        if row.device.usable
+    ]
+    cards = "" if all(d.usable for d in report.devices) else " Figures for cards are rough estimates."
     yield from textwrap.wrap(
-        f"Needs are best figures; the high end, up to {100 * (max(shares) - 1):.0f} % more, decides between fits "
-        f"and tight. Weights follow from their bytes; activations are {known.activations.source} "
-        f"({known.label}), on cards estimated. The runtime works on at most {known.micro_batch_tokens} tokens at "
-        "once, so larger batches need no more.",
+        f"Needs are best figures; a row fits when up to {100 * (max(shares) - 1):.0f} % more would fit too. "
+        f"Weights follow from their bytes, activations are {known.activations.source} ({known.label}). Large "
+        f"batches run in parts of {known.micro_batch_tokens} tokens.{cards}",
         WIDTH,
     )
 

@@ -164,14 +164,19 @@ def from_artifact(artifact: Artifact, path: str) -> Stored:
     """An open file.
 
     Raises:
-        StoredFileError: its manifest describes no architecture that this version knows.
+        StoredFileError: its manifest has no architecture or no graph that this version knows.
     """
     manifest = artifact.manifest
     try:
         architecture = Architecture.from_json(manifest.architecture)
     except TypeError as error:
         raise StoredFileError(f"{path}: the manifest's architecture cannot be understood: {error}") from error
-    graphs = {tower: forms.get(FORM, {}) for tower, forms in manifest.graphs.items()}
+    graphs = {tower: forms[FORM] for tower, forms in manifest.graphs.items() if FORM in forms}
+    if not graphs:
+        raise StoredFileError(
+            f"{path}: has no graph of form '{FORM}', the only one that this version knows",
+            hint="export the model again, or update Sigrun",
+        )
     return Stored(
         model=manifest.model,
         variant=manifest.variant,
@@ -186,9 +191,10 @@ def from_artifact(artifact: Artifact, path: str) -> Stored:
                 encoding=t.encoding,
                 shape=t.shape,
                 nbytes=t.nbytes,
-                packing=graphs.get(t.tower, {}).get(t.name),
+                packing=graphs[t.tower].get(t.name),
             )
             for t in artifact.tensors.values()
+            if t.tower in graphs
         ),
         file_bytes=artifact.nbytes,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import stat
+import struct
 from collections.abc import Callable
 from functools import cache
 from io import BytesIO
@@ -42,7 +43,7 @@ _PLUGINS: Final = {
     "QOI": "QoiImagePlugin",
 }
 _REGISTERED: Final = ("HEIF",)
-_READABLE: Final = "Sigrun reads " + ", ".join(_PLUGINS)
+_READABLE: Final = "Sigrun reads JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, JPEG 2000, AVIF and QOI"
 
 _ORIENTATION: Final = 0x0112  # EXIF tag
 _TILE_WIDTH: Final = 322  # TIFF tags
@@ -56,6 +57,9 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+# What Pillow's decoders raise when they stumble; their messages speak of buffers and drivers.
+_GARBLED: Final = (SyntaxError, LookupError, TypeError, AttributeError, EOFError, struct.error)
 
 _Decoder = Callable[[BinaryIO, str], ImageFile.ImageFile]
 
@@ -163,7 +167,7 @@ def _decode(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
         stream.seek(0)
         image = decoder(stream, "")
     except Exception as error:
-        raise PictureError(f"{name} starts like a {kind} picture and is none: {_reason(error)}") from error
+        raise PictureError(f"{name} is no readable {kind} picture: {_reason(error)}") from error
     _check_size(name, image.size, max_pixels)
     if kind == "TIFF":
         _check_size(name, _tile_size(image), max_pixels)
@@ -272,6 +276,9 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _reason(error: Exception) -> str:
+    """What a decoder's exception means to somebody who only has the picture."""
     if isinstance(error, MemoryError):
         return "not enough memory"
+    if isinstance(error, _GARBLED):
+        return "it is damaged or cut short"
     return str(error) or type(error).__name__

@@ -109,13 +109,14 @@ def _error_weights(x: Floats, importance: Floats | None) -> Floats:
     root of twice the super-block's mean square plus the weight's square.
     """
     squares = x * x
+    w: Floats
     if importance is None:
         w = np.abs(x)
         w += np.sqrt(row_sum(squares) / WIDTH)
         return w
     mean = row_sum(row_sum(squares)) / np.float32(WIDTH * len(x[0]))
     squares += 2 * mean
-    w = np.sqrt(squares, out=squares)
+    w = np.sqrt(squares)
     counts = to_lanes(importance, WIDTH)
     w *= counts * reciprocal(counts.max(axis=(0, 1)))
     # A hint of weight everywhere: a column that does not count still gets its nearest q.

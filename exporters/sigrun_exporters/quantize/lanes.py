@@ -34,12 +34,8 @@ def row_sum(lanes: Floats) -> Floats:
 
 def pick(tried: Floats, best: NDArray[np.intp]) -> Floats:
     """Of candidates [candidates, ..., blocks] those numbered ``best``, [..., blocks] or one number a block."""
-    index = (
-        best
-        if best.ndim == tried.ndim - 1
-        else np.expand_dims(best, tuple(range(tried.ndim - 1 - best.ndim)))
-    )
-    picked: Floats = np.take_along_axis(tried, index[None], 0)[0]
+    index = best.reshape((1,) * (tried.ndim - best.ndim) + best.shape)
+    picked: Floats = np.take_along_axis(tried, index, 0)[0]
     return picked
 
 

@@ -109,7 +109,7 @@ def _float_fit(lanes: _Lanes) -> Floats:
     low, high = lanes.x.min(axis=0), lanes.x.max(axis=0)
     extreme = np.where(-low > high, low, high)
     best = np.full_like(extreme, -1)
-    best_scale = np.zeros_like(extreme)
+    best_scale: Floats = np.zeros_like(extreme)
     for reach in REACHES:
         wqx, wqq = lanes.moments(lanes.quantized(extreme / np.float32(reach)))
         scale = quotient(wqx, wqq)
