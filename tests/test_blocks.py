@@ -242,19 +242,19 @@ def weights_of(n: NBits) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("encoding", NBITS)
 def test_nbits_for_every_finite_scale(encoding: str) -> None:
-    data = some_bytes(encoding, len(FINITE_HALVES), FINITE_HALVES)
-    n = to_nbits(encoding, data, len(FINITE_HALVES), BLOCKS[encoding].weights)
-    assert np.isfinite(n.scales).all()
-    ours = weights_of(n)
-    weights = decode(encoding, data).reshape(ours.shape).astype(np.float64)
-    if encoding != "q4_k":
-        assert np.array_equal(ours, weights)
-        return
-    assert n.zeros is not None
-    assert np.isfinite(n.zeros).all()
-    # Where scale * q and the minimum nearly cancel, what is left is exact only next to the two.
-    minima = np.abs(n.scales * n.zeros).reshape(-1, 1).astype(np.float64)
-    assert (np.abs(ours - weights) <= 1.2e-7 * (np.abs(weights) + minima)).all()
+    everything = some_bytes(encoding, len(FINITE_HALVES), FINITE_HALVES).reshape(-1, BLOCKS[encoding].size)
+    for part in np.array_split(everything, 31):
+        n = to_nbits(encoding, part.reshape(-1), len(part), BLOCKS[encoding].weights)
+        assert np.isfinite(n.scales).all()
+        ours = weights_of(n)
+        weights = decode(encoding, part.reshape(-1)).reshape(ours.shape).astype(np.float64)
+        if n.zeros is None:
+            assert np.array_equal(ours, weights)
+        else:
+            assert np.isfinite(n.zeros).all()
+            # Where scale * q and the minimum nearly cancel, what is left is exact only next to the two.
+            minima = np.abs(n.scales * n.zeros).reshape(-1, 1).astype(np.float64)
+            assert (np.abs(ours - weights) <= 1.2e-7 * (np.abs(weights) + minima)).all()
 
 
 def test_nbits_of_flat_sub_blocks() -> None:
@@ -278,6 +278,7 @@ def test_nbits_refuses_wrong_shapes() -> None:
     data = some_bytes("q4_k", 9, EVERYDAY_HALVES)
     with pytest.raises(ArtifactError, match="2304 weights are not a matrix of 2 x 1024"):
         to_nbits("q4_k", data, 2, 1024)
+    assert to_nbits("q4_k", data[:0], 0, 256).q.shape == (0, 8, 16)
     with pytest.raises(ArtifactError, match="rows of 48 weights are not whole q4_k sub-blocks of 32"):
         to_nbits("q4_k", data, 48, 48)
 

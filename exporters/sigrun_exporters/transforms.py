@@ -1,8 +1,8 @@
 """Function-preserving rewrites of a checkpoint, applied tensor by tensor before quantization.
 
 ``pad_mlp`` widens each MLP to a multiple of 256 with zero rows (and zero bias) in fc1 and zero columns in fc2.
-gelu(0) = 0 and a zero row stores as exact zeros in every encoding, so the function is the same to the last bit
-of real arithmetic, and fc2's rows fill whole super-blocks (4304 → 4352 = 17 x 256).
+A zero row stores as exact zeros in every encoding and gelu(0) = 0, so whatever fc2's padded columns become is
+multiplied by zero: the function is the same, and fc2's rows fill whole super-blocks (4304 → 4352 = 17 x 256).
 """
 
 from __future__ import annotations

@@ -78,9 +78,9 @@ def decode(encoding: str, data: Bytes) -> Floats:
     blocks = _blocks(encoding, data)  # [blocks, size]
     if encoding == "f32":
         return blocks.reshape(-1).view("<f4").astype(np.float32, copy=False)
-    out = np.empty(blocks.shape[0] * BLOCKS[encoding].weights, np.float32)
-    _decode_blocks(encoding, blocks, out.reshape(blocks.shape[0], -1))
-    return out
+    out = np.empty((blocks.shape[0], BLOCKS[encoding].weights), np.float32)
+    _decode_blocks(encoding, blocks, out)
+    return out.reshape(-1)
 
 
 def rows_of(encoding: str, data: Bytes, columns: int, index: NDArray[np.int64]) -> Floats:
@@ -137,14 +137,15 @@ def to_nbits(encoding: str, data: Bytes, rows: int, columns: int) -> NBits:
     per_block = BLOCKS[encoding].weights
     if blocks.shape[0] * per_block != rows * columns:
         raise ArtifactError(f"{blocks.shape[0] * per_block} weights are not a matrix of {rows} x {columns}")
-    if columns % block_size:
+    if columns < 1 or columns % block_size:
         raise ArtifactError(f"rows of {columns} weights are not whole {encoding} sub-blocks of {block_size}")
     shape = rows, columns // block_size
     q = np.empty((*shape, block_size * bits // 8), np.uint8)
     scales = np.empty(shape, np.float32)
     zeros = np.empty(shape, np.float32) if has_zeros else None
     # The same memory by blocks: [blocks, bytes], [blocks, sub-blocks].
-    flat = tuple(a.reshape(blocks.shape[0], -1) for a in (q, scales, zeros) if a is not None)
+    arrays = (q, scales) if zeros is None else (q, scales, zeros)
+    flat = tuple(a.reshape(blocks.shape[0], a.size // max(1, blocks.shape[0])) for a in arrays)
     for part in _runs(blocks.shape[0], per_block):
         fill(blocks[part], *(a[part] for a in flat))
     return NBits(bits, block_size, q, scales, zeros)
