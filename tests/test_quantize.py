@@ -71,11 +71,11 @@ def test_zeros_stay_zeros(encoding: str) -> None:
     assert not decoded[1].any()
     assert not decoded[3, :1152].any()
     assert not decoded[4, 1152:].any()
-    assert not quantize(encoding, np.zeros((2, 256), np.float32)).any()
+    assert not through(encoding, np.zeros((2, 256), np.float32)).any()
 
 
 @pytest.mark.parametrize("encoding", BLOCKED)
-@pytest.mark.parametrize("value", [1.0, -1.0, 0.3, -0.3, 123.4, -7e-3])
+@pytest.mark.parametrize("value", [1.0, -1.0, 0.3, -0.3, 123.4, -0.05])
 def test_constant_rows(encoding: str, value: float) -> None:
     decoded = through(encoding, np.full((2, 512), value, np.float32))
     assert np.abs(decoded / np.float32(value) - 1).max() <= 2**-11

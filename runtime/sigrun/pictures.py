@@ -176,18 +176,28 @@ def _decode(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
 
 
 def _decoder_for(prefix: bytes, name: str) -> tuple[str, _Decoder]:
-    for kind, (decoder, accepts) in _decoders().items():
-        if accepts(prefix) and not isinstance(accepts(prefix), str):  # a text says why this Pillow cannot
+    for kind, (decoder, test) in _decoders().items():
+        if _accepted(test, prefix):
             return kind, decoder
     for kind in _REGISTERED:
         if kind in Image.OPEN:
-            factory, accepts_maybe = Image.OPEN[kind]
-            if accepts_maybe is not None and accepts_maybe(prefix) is True:
+            factory, registered_test = Image.OPEN[kind]
+            if registered_test is not None and _accepted(registered_test, prefix):
                 return kind, factory
     hint = _READABLE
     if prefix[4:8] == b"ftyp":
         hint = "for HEIC, install pillow-heif and call its register_heif_opener()"
     raise PictureError(f"{name} is not a picture of a kind that Sigrun reads", hint=hint)
+
+
+def _accepted(test: Callable[[bytes], Any], prefix: bytes) -> bool:
+    try:
+        answer = test(prefix)
+    except IndexError:  # a file of one or two bytes
+        return False
+    return bool(answer) and not isinstance(
+        answer, str
+    )  # a text says why this Pillow cannot decode the format
 
 
 @cache
@@ -200,11 +210,11 @@ def _decoders() -> dict[str, tuple[_Decoder, Callable[[bytes], Any]]]:
         except ImportError:
             continue  # an older or smaller Pillow
         if kind in Image.OPEN:
-            factory, accepts = Image.OPEN[kind]
+            factory, test = Image.OPEN[kind]
             if kind == "JPEG":
                 factory = plugin.JpegImageFile  # the registered one goes on to parse multi-picture files
-            if accepts is not None:
-                found[kind] = factory, accepts
+            if test is not None:
+                found[kind] = factory, test
     return found
 
 

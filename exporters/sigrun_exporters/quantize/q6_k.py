@@ -1,7 +1,7 @@
 """Q6_K: super-blocks of 256 weights in 210 bytes, d * scale * q with signed q of 6 bits and signed 8-bit scales.
 
-The search is affine.py's without minima: float scales from a few clippings with least squares, scale codes around them
-by exact error, d by least squares, codes once more.
+The search is affine.py's without minima: float scales from a few cuts of the range and least squares, d and codes from
+them in a few ways, better codes by exact error, d by least squares.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from sigrun_exporters.quantize.lanes import (
 WIDTH = 16
 LOW, HIGH = np.float32(-32), np.float32(31)
 # What q the largest weight by magnitude is first given; beyond -32 it is cut off.
-REACHES = tuple(-27 - 0.7 * i for i in range(12))
+REACHES = tuple(-26 - 0.75 * i for i in range(12))
+# Codes that the largest scale of a super-block is first given, to see with which the others round best.
+LARGEST = (-128, -125, -122)
 # Moves of the scale code. Standing still is first, so that it wins a tie.
-MOVES = (0, -1, 1, -2, 2, -3, 3)
+MOVES = (0, -1, 1, -2, 2)
 
 
 def encode(weights: Floats, importance: Floats | None = None) -> Bytes:
@@ -42,10 +44,7 @@ def encode(weights: Floats, importance: Floats | None = None) -> Bytes:
     blocks, exponents = normalised(weights)
     x = to_lanes(blocks, WIDTH)
     lanes = _Lanes(x, _error_weights(x, importance))
-    scale = _float_fit(lanes)
-    largest = pick(scale, np.abs(scale).argmax(axis=0))
-    d = covering_half(largest / np.float32(-128), exponents)  # the code with the largest magnitude is -128
-    codes = _code(scale * reciprocal(d))
+    d, codes = _rounded(lanes, _float_fit(lanes), exponents)
     codes = _better_codes(lanes, d, codes)
     d = _better_scale(lanes, d, codes, exponents)
     q = from_lanes(lanes.quantized(d * codes) - LOW)
@@ -123,6 +122,15 @@ def _float_fit(lanes: _Lanes) -> Floats:
 def _code(values: Floats) -> Floats:
     code: Floats = np.clip(np.rint(values), -128, 127)
     return code
+
+
+def _rounded(lanes: _Lanes, scale: Floats, exponents: Exponents) -> tuple[Floats, Floats]:
+    """d [blocks] and scale codes [16, blocks]: float scales rounded, in the best of a few ways."""
+    largest = pick(scale, np.abs(scale).argmax(axis=0))
+    d = covering_half(largest / np.array(LARGEST, np.float32)[:, None], exponents)  # [candidates, blocks]
+    codes = _code(scale * reciprocal(d)[:, None])  # [candidates, 16, blocks]
+    best = lanes.errors(d[:, None] * codes).sum(axis=1).argmin(axis=0)
+    return pick(d, best), pick(codes, best)
 
 
 def _better_codes(lanes: _Lanes, d: Floats, codes: Floats) -> Floats:

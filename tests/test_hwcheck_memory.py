@@ -1,0 +1,183 @@
+"""Predicted memory: terms, sums, and how needs and verdicts must move."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sigrun.blocks
+import sigrun.model
+from sigrun_hwcheck.constants import Provider, Range, constants
+from sigrun_hwcheck.memory import TOWER_CHOICES, TermName, TowerChoice, need
+from sigrun_hwcheck.stored import NBITS_ENCODINGS, Stored, Tensor, from_plan
+from sigrun_hwcheck.units import size
+from sigrun_hwcheck.verdict import MIB, best, judge, reserve_bytes, works, worst
+from sigrun_recipes import Architecture, default_model, load, names, plan
+
+SO400M = default_model().architecture
+PROVIDERS: tuple[Provider, ...] = ("cpu", "cuda")
+VARIANTS = {name: from_plan("so400m", plan(load(name), SO400M)) for name in names()}
+
+
+def term(
+    stored: Stored, tower: TowerChoice, name: TermName, batch: int = 1, provider: Provider = "cpu"
+) -> Range:
+    found = need(stored, tower, batch, provider)
+    assert found is not None
+    return next(t.bytes for t in found.terms if t.name == name)
+
+
+def test_weights_of_the_exact_form() -> None:
+    """Linears of Q4_K_M as MatMulNBits with float32 scales and zero points; what is small or dense as float32."""
+    image = term(VARIANTS["q4_k_m"], "image", "weights")
+    assert image.low_bytes == image.best_bytes == image.high_bytes
+    assert 300 * MIB < image.best_bytes < 400 * MIB
+
+
+def test_float32_weights_stay_in_the_file_and_are_packed_once() -> None:
+    stored = VARIANTS["f32"]
+    assert term(stored, "image", "weights").best_bytes == 0
+    assert term(stored, "image", "copies").best_bytes == pytest.approx(stored.nbytes("image"), rel=0.01)
+    assert term(stored, "image", "mapped").best_bytes == stored.nbytes("image")
+
+
+def test_the_token_table_is_not_unpacked() -> None:
+    stored = VARIANTS["f32"]
+    table = next(t for t in stored.tensors if t.kind == "token")
+    assert table.packing is None
+    assert term(stored, "text", "copies").best_bytes == stored.nbytes("text") - table.nbytes
+    assert term(stored, "text", "mapped").high_bytes == stored.nbytes("text")
+
+
+def test_attention_scores_dominate_the_image_towers_activations() -> None:
+    alive = term(VARIANTS["q4_k_m"], "image", "activations").best_bytes / constants("cpu").activations.best
+    scores = 2 * 16 * 729**2 * 4
+    assert scores < alive < 1.5 * scores
+
+
+def test_batches_beyond_the_micro_batch_need_no_more() -> None:
+    stored = VARIANTS["q4_k_m"]
+    assert term(stored, "image", "activations", 2) == term(stored, "image", "activations", 64)
+    assert term(stored, "text", "activations", 23) == term(stored, "text", "activations", 1000)
+    assert (
+        term(stored, "text", "activations", 22).best_bytes
+        < term(stored, "text", "activations", 23).best_bytes
+    )
+
+
+def test_the_runtimes_micro_batch_is_the_one_predicted() -> None:
+    assert constants("cpu").micro_batch_tokens == sigrun.model.MICRO_BATCH_TOKENS
+
+
+def test_packed_sizes_are_the_runtimes() -> None:
+    """The prediction's bytes a weight are those of the arrays that the runtime unpacks."""
+    for encoding in NBITS_ENCODINGS:
+        block = sigrun.blocks.BLOCKS[encoding]
+        rows, columns = 4, 256
+        data = sigrun.blocks.np.zeros(rows * columns // block.weights * block.size, "u1")
+        packed = sigrun.blocks.to_nbits(encoding, data, rows, columns)
+        arrays = [a for a in (packed.q, packed.scales, packed.zeros) if a is not None]
+        tensor = Tensor(
+            "v.blk.0.attn_q.weight", "image", "linear", encoding, (rows, columns), data.nbytes, "nbits"
+        )
+        stored = Stored("m", "v", "file", "p", Architecture(SO400M.image, None), (tensor,), data.nbytes)
+        assert term(stored, "image", "weights").best_bytes == sum(a.nbytes for a in arrays)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_both_towers_share_one_runtime(provider: Provider) -> None:
+    for stored in VARIANTS.values():
+        image, text, both = (need(stored, tower, 3, provider) for tower in TOWER_CHOICES)
+        assert image is not None and text is not None and both is not None
+        runtime = constants(provider).runtime.bytes
+        assert both.bytes + runtime == image.bytes + text.bytes
+
+
+def test_a_missing_tower_is_not_zero() -> None:
+    image_only = from_plan("so400m", plan(load("f32"), Architecture(SO400M.image, None)))
+    assert need(image_only, "text", 1) is None
+    assert need(image_only, "both", 1) is None
+    assert need(image_only, "image", 1) is not None
+
+
+def test_a_batch_of_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        need(VARIANTS["f32"], "image", 0)
+
+
+batches = st.integers(1, 4096)
+variants = st.sampled_from(sorted(VARIANTS))
+towers = st.sampled_from(TOWER_CHOICES)
+amounts = st.integers(0, 1 << 40)
+
+
+@given(variants, towers, st.sampled_from(PROVIDERS), batches, batches)
+def test_need_grows_with_the_batch(
+    name: str, tower: TowerChoice, provider: Provider, one: int, other: int
+) -> None:
+    small, large = (need(VARIANTS[name], tower, b, provider) for b in sorted((one, other)))
+    assert small is not None and large is not None
+    for a, b in ((small.bytes, large.bytes), (small.resident_bytes, large.resident_bytes)):
+        assert (a.low_bytes, a.best_bytes, a.high_bytes) <= (b.low_bytes, b.best_bytes, b.high_bytes)
+
+
+@given(variants, towers, st.sampled_from(PROVIDERS), batches)
+def test_bounds_enclose_the_best_figure(
+    name: str, tower: TowerChoice, provider: Provider, batch: int
+) -> None:
+    found = need(VARIANTS[name], tower, batch, provider)
+    assert found is not None
+    for part in (found.bytes, found.resident_bytes, *(t.bytes for t in found.terms)):
+        assert 0 <= part.low_bytes <= part.best_bytes <= part.high_bytes
+
+
+@given(amounts, amounts, amounts, amounts, amounts)
+def test_more_memory_never_turns_a_yes_into_a_no(a: int, b: int, free: int, used: int, more: int) -> None:
+    wanted = Range(min(a, b), min(a, b), max(a, b))
+    before = judge(wanted, free, free + used)
+    after = judge(wanted, free + more, free + used + more)
+    order = ["does not fit", "tight", "fits"]
+    assert order.index(after) >= order.index(before)
+    assert works(after) or not works(before)
+
+
+@given(amounts)
+def test_the_reserve_stays_within_its_bounds(total: int) -> None:
+    assert 128 * MIB <= reserve_bytes(total) <= 1024 * MIB
+
+
+def test_verdicts() -> None:
+    wanted = Range(800 * MIB, 1000 * MIB, 1200 * MIB)
+    assert judge(wanted, 999 * MIB, 4096 * MIB) == "does not fit"
+    assert judge(wanted, 1000 * MIB, 4096 * MIB) == "tight"
+    assert judge(wanted, 1300 * MIB, 4096 * MIB) == "tight"
+    assert judge(wanted, 1500 * MIB, 4096 * MIB) == "fits"
+    assert judge(wanted, None, 4096 * MIB) == "unknown"
+    assert judge(None, 1500 * MIB, None) == "unknown"
+    assert judge(wanted, 0, None) == "does not fit"
+
+
+def test_verdicts_together() -> None:
+    assert worst(["fits", "tight", "unknown"]) == "unknown"
+    assert worst(["unknown", "does not fit"]) == "does not fit"
+    assert best(["unknown", "does not fit"]) == "unknown"
+    assert best(["does not fit", "tight"]) == "tight"
+    assert worst([]) == best([]) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "words"),
+    [
+        (None, "unknown"),
+        (0, "0 bytes"),
+        (9_999, "9999 bytes"),
+        (276_824_064, "264 MiB"),
+        (1023 * MIB, "1.00 GiB"),
+        (1_740_000_000, "1.62 GiB"),
+        (25_276_502_016, "23.5 GiB"),
+        (1 << 41, "2048 GiB"),
+    ],
+)
+def test_sizes_in_words(nbytes: int | None, words: str) -> None:
+    assert size(nbytes) == words
