@@ -33,7 +33,9 @@ EMOJI = Path(__file__).parent.parent / "examples" / "emoji_siglip" / "emoji-sigl
 
 def main() -> int:
     """Write the checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

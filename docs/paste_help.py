@@ -53,8 +53,12 @@ def pages() -> list[Path]:
 
 def main() -> int:
     """Paste or check."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a block is not current")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit 1 if a block is not current"
+    )
     check = parser.parse_args().check
     stale = []
     for page in pages():
@@ -65,7 +69,9 @@ def main() -> int:
             if not check:
                 page.write_text(current, "utf-8")
     for page in stale:
-        print(f"{page}: help was not current" + ("; run: make format" if check else "; pasted"), file=sys.stderr)
+        print(
+            f"{page}: help was not current" + ("; run: make format" if check else "; pasted"), file=sys.stderr
+        )
     return 1 if check and stale else 0
 
 

@@ -21,7 +21,9 @@ EMOJI_VOCABULARY = json.loads((EMOJI / "config.json").read_text("utf-8"))["text_
 # but not of 32, heads of an odd size, patches whose pixels are no multiple of 32, pixels left over at the edge.
 TINY = Architecture(
     ImageTower(layers=2, width=96, heads=3, mlp=240, eps=1e-6, image_size=33, patch_size=10),
-    TextTower(layers=2, width=96, heads=3, mlp=240, eps=1e-6, vocabulary=EMOJI_VOCABULARY, context=64, projection=96),
+    TextTower(
+        layers=2, width=96, heads=3, mlp=240, eps=1e-6, vocabulary=EMOJI_VOCABULARY, context=64, projection=96
+    ),
 )
 
 

@@ -33,10 +33,14 @@ def tiny_q4(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def emoji_f32(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled trained model, every number as it is."""
-    return export(open_checkpoint(str(checkpoints.EMOJI)), load("f32"), tmp_path_factory.mktemp("models")).path
+    return export(
+        open_checkpoint(str(checkpoints.EMOJI)), load("f32"), tmp_path_factory.mktemp("models")
+    ).path
 
 
 @pytest.fixture(scope="session")
 def emoji_q4(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled trained model as Q4_K_M."""
-    return export(open_checkpoint(str(checkpoints.EMOJI)), load("q4_k_m"), tmp_path_factory.mktemp("models")).path
+    return export(
+        open_checkpoint(str(checkpoints.EMOJI)), load("q4_k_m"), tmp_path_factory.mktemp("models")
+    ).path

@@ -69,9 +69,14 @@ def test_half_precision_sources(folder: Path, dtype: str) -> None:
         expected = {k: v.astype(np.float16).astype(np.float32) for k, v in exact.items()}
     else:
         expected = {k: (v.view(np.uint32) & 0xFFFF0000).view(np.float32) for k, v in exact.items()}
-        write_raw(folder / "model.safetensors", {k: (v.view(np.uint32) >> 16).astype("<u2") for k, v in exact.items()})
+        write_raw(
+            folder / "model.safetensors",
+            {k: (v.view(np.uint32) >> 16).astype("<u2") for k, v in exact.items()},
+        )
     read = open_checkpoint(str(folder)).read
-    assert np.array_equal(read("t.blk.1.ffn_up.weight"), expected["text_model.encoder.layers.1.mlp.fc1.weight"])
+    assert np.array_equal(
+        read("t.blk.1.ffn_up.weight"), expected["text_model.encoder.layers.1.mlp.fc1.weight"]
+    )
     assert read("t.blk.1.ffn_up.weight").dtype == np.float32
 
 
@@ -83,7 +88,9 @@ def write_raw(path: Path, tensors: dict[str, np.ndarray[Any, Any]]) -> None:
         header[name] = {"dtype": "BF16", "shape": list(raw.shape), "data_offsets": [at, at + raw.nbytes]}
         at += raw.nbytes
     text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(raw.tobytes() for raw in tensors.values()))
+    path.write_bytes(
+        struct.pack("<Q", len(text)) + text + b"".join(raw.tobytes() for raw in tensors.values())
+    )
 
 
 def refused(folder: Path, *words: str) -> None:
@@ -147,13 +154,16 @@ def test_a_config_of_other_sizes_names_the_first_mismatch(folder: Path) -> None:
         ("tokenizer_config.json", "tokenizer_class", "GemmaTokenizer"),
     ],
 )
-def test_settings_that_cannot_be_honoured_are_refused(folder: Path, file: str, key: str, value: object) -> None:
+def test_settings_that_cannot_be_honoured_are_refused(
+    folder: Path, file: str, key: str, value: object
+) -> None:
     change_json(folder / file, **{key: value})
     refused(folder, file.split("/")[-1])
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "preprocessor_config.json", "tokenizer_config.json", "spiece.model", "model.safetensors"]
+    "name",
+    ["config.json", "preprocessor_config.json", "tokenizer_config.json", "spiece.model", "model.safetensors"],
 )
 def test_missing_and_empty_files_are_named(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"")
@@ -195,7 +205,9 @@ def test_an_unreachable_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp
     assert "make demo" in str(caught.value)
 
 
-def test_a_hub_snapshot_gives_its_revision(monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path) -> None:
+def test_a_hub_snapshot_gives_its_revision(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path
+) -> None:
     import huggingface_hub
 
     asked: dict[str, object] = {}

@@ -151,7 +151,12 @@ def test_an_existing_file_is_kept_unless_forced(tiny: Path, tmp_path: Path) -> N
     ],
 )
 def test_a_failed_write_leaves_nothing(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, raised: type[BaseException], says: str | None
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: BaseException,
+    raised: type[BaseException],
+    says: str | None,
 ) -> None:
     written: list[Path] = []
 
@@ -167,7 +172,9 @@ def test_a_failed_write_leaves_nothing(
     assert contents(tmp_path) == []
 
 
-def test_a_full_disk_is_seen_before_work_begins(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_seen_before_work_begins(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import shutil
 
     usage = shutil.disk_usage(tmp_path)

@@ -98,8 +98,14 @@ def test_every_tensor_of_an_artifact_lies_where_gguf_finds_it(tiny_q4: Path) -> 
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 2**63) + bytes(32), "number of metadata keys"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 2**62) + bytes(32), "metadata key 0"),
         (b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"k" + struct.pack("<I", 99) + bytes(32), "type 99"),
-        (b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"\xff" + struct.pack("<I", 4) + bytes(32), "not UTF-8"),
-        (b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"k" + struct.pack("<IIQ", 9, 8, 2**50) + bytes(32), "length of k"),
+        (
+            b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"\xff" + struct.pack("<I", 4) + bytes(32),
+            "not UTF-8",
+        ),
+        (
+            b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"k" + struct.pack("<IIQ", 9, 8, 2**50) + bytes(32),
+            "length of k",
+        ),
     ],
 )
 def test_damage_is_named(tmp_path: Path, content: bytes, says: str) -> None:

@@ -81,7 +81,9 @@ def test_image_tower(folder: Path, theirs: Any, ours: Siglip, batch: int) -> Non
     import torch
     from transformers import SiglipImageProcessor
 
-    pixels = SiglipImageProcessor.from_pretrained(folder)(pictures(batch), return_tensors="pt")["pixel_values"]
+    pixels = SiglipImageProcessor.from_pretrained(folder)(pictures(batch), return_tensors="pt")[
+        "pixel_values"
+    ]
     with torch.no_grad():
         output = theirs.vision_model(pixels)
     embeds = ours.embed_images(pictures(batch)).vectors
@@ -98,7 +100,9 @@ def test_text_tower(folder: Path, theirs: Any, ours: Siglip, batch: int) -> None
     import torch
     from transformers import SiglipTokenizer
 
-    texts = ["Red apple!", "a fire engine", "owl", "x " * 90, "naïve café", "snowman without snow", "?? 42"][:batch]
+    texts = ["Red apple!", "a fire engine", "owl", "x " * 90, "naïve café", "snowman without snow", "?? 42"][
+        :batch
+    ]
     tokens = SiglipTokenizer.from_pretrained(folder)(
         texts, padding="max_length", truncation=True, max_length=64, return_tensors="pt"
     )
@@ -116,7 +120,9 @@ def test_scores(folder: Path, theirs: Any, ours: Siglip) -> None:
 
     texts = ["red apple", "fire engine", "owl"]
     pixels = SiglipImageProcessor.from_pretrained(folder)(pictures(2), return_tensors="pt")["pixel_values"]
-    ids = SiglipTokenizer.from_pretrained(folder)(texts, padding="max_length", return_tensors="pt")["input_ids"]
+    ids = SiglipTokenizer.from_pretrained(folder)(texts, padding="max_length", return_tensors="pt")[
+        "input_ids"
+    ]
     with torch.no_grad():
         expected = theirs(input_ids=ids, pixel_values=pixels).logits_per_image
     found = ours.score(ours.embed_images(pictures(2)), ours.label_set(texts))
@@ -124,7 +130,9 @@ def test_scores(folder: Path, theirs: Any, ours: Siglip) -> None:
         by_label = {s.label: s for s in scores}
         for column, text in enumerate(texts):
             assert by_label[text].logit == pytest.approx(float(expected[row, column]), abs=1e-3)
-            assert by_label[text].probability == pytest.approx(float(expected.sigmoid()[row, column]), abs=1e-4)
+            assert by_label[text].probability == pytest.approx(
+                float(expected.sigmoid()[row, column]), abs=1e-4
+            )
 
 
 def test_exact_form_of_q4_k_m_is_torch_on_the_stored_numbers(wide: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,7 +76,7 @@ def test_packed_sizes_are_the_runtimes() -> None:
     for encoding in NBITS_ENCODINGS:
         block = sigrun.blocks.BLOCKS[encoding]
         rows, columns = 4, 256
-        data = sigrun.blocks.np.zeros(rows * columns // block.weights * block.size, "u1")
+        data = np.zeros(rows * columns // block.weights * block.size, np.uint8)
         packed = sigrun.blocks.to_nbits(encoding, data, rows, columns)
         arrays = [a for a in (packed.q, packed.scales, packed.zeros) if a is not None]
         tensor = Tensor(

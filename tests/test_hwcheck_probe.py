@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -233,7 +234,7 @@ def test_windows_tells_no_vnni() -> None:
 @pytest.mark.parametrize("system", ["Linux", "Darwin", "Windows", "Plan 9"])
 def test_every_system_answers_something(system: str, tmp_path: Path) -> None:
     """Readers of other systems must fail softly, for they are imported and may be asked anywhere."""
-    assert cpu.read(tmp_path, system).architecture == cpu.normal(cpu.platform.machine())
+    assert cpu.read(tmp_path, system).architecture == cpu.normal(platform.machine())
 
 
 class FakeNvml(types.SimpleNamespace):

@@ -78,7 +78,7 @@ def test_zeros_stay_zeros(encoding: str) -> None:
 @pytest.mark.parametrize("value", [1.0, -1.0, 0.3, -0.3, 123.4, -0.05])
 def test_constant_rows(encoding: str, value: float) -> None:
     decoded = through(encoding, np.full((2, 512), value, np.float32))
-    assert np.abs(decoded / np.float32(value) - 1).max() <= 2**-11
+    assert np.abs(decoded / np.float32(value) - 1).max() <= 2**-10
 
 
 @pytest.mark.parametrize("encoding", BLOCKED)
@@ -205,10 +205,10 @@ def test_a_row_does_not_depend_on_the_others(encoding: str) -> None:
 # Only elementwise IEEE operations and sums in a fixed order lie between weights and bytes, so these hold anywhere.
 # A change of the search changes them; the tests against ggml then say whether it is for the better.
 GOLDEN = {
-    "q4_k": "",
-    "q5_k": "",
-    "q6_k": "",
-    "q8_0": "",
+    "q4_k": "5916a9396456d31b55124678138d298ab29d791ca899537961109087dcb964b5",
+    "q5_k": "5356f6cb56db78be9ae4bd3380479adaa2cbb0086c99df89e683734427f8fef1",
+    "q6_k": "01438905e79c8eb391450409c8ac93c2990a74077aadadd5cfa03f9974e37f1e",
+    "q8_0": "9d59ab8a7cede5defbfbdc3644326bb90170382729aacef7ba97fcc7ab2d128e",
 }
 
 

@@ -52,7 +52,9 @@ def test_q4_k_m_of_so400m_is_what_its_name_says() -> None:
     assert (down.shape, down.spec.shape, down.stored_shape) == ((1152, 4304), (1152, 4352), (1152, 4352))
     query = by_name["t.blk.3.attn_q.weight"]
     assert (query.encoding.name, query.fold, query.stored_shape) == ("q4_k", 2, (576, 2304))
-    assert {i for i in range(27) if by_name[f"v.blk.{i}.attn_v.weight"].encoding.name == "q6_k"} == set(more_bits(27))
+    assert {i for i in range(27) if by_name[f"v.blk.{i}.attn_v.weight"].encoding.name == "q6_k"} == set(
+        more_bits(27)
+    )
     assert by_name["v.blk.0.ln1.weight"].encoding.name == "f32"
 
 
@@ -75,7 +77,12 @@ def test_precedence_is_exact_name_then_first_rule_then_default() -> None:
     by_name = {t.name: t for t in SO400M.tensors()}
     chosen = {
         name: recipe.target(by_name[name], 27)
-        for name in ("v.blk.0.attn_q.weight", "v.blk.0.attn_k.weight", "v.blk.1.attn_q.weight", "v.blk.2.attn_q.weight")
+        for name in (
+            "v.blk.0.attn_q.weight",
+            "v.blk.0.attn_k.weight",
+            "v.blk.1.attn_q.weight",
+            "v.blk.2.attn_q.weight",
+        )
     }
     assert list(chosen.values()) == ["f32", "f16", "q6_k", "q8_0"]
     assert recipe.target(by_name["v.blk.0.ln1.weight"], 27) == "f32"
@@ -91,7 +98,10 @@ def test_precedence_is_exact_name_then_first_rule_then_default() -> None:
         (('linear = "q8_0"', 'linera = "q8_0"'), "default.linera"),
         (("bits_per_weight = 32", "bits_per_weight = 99"), "limit.bits_per_weight"),
         (("[default]", "[defaults]"), "defaults"),
-        (('patch = "f32"', 'patch = "f32"\n[[rules]]\nmatch = "*"\nlayers = "some"\nencoding = "f16"'), "rules[0].layers"),
+        (
+            ('patch = "f32"', 'patch = "f32"\n[[rules]]\nmatch = "*"\nlayers = "some"\nencoding = "f16"'),
+            "rules[0].layers",
+        ),
         (("format = 1", "format = = 1"), "not a TOML file"),
     ],
 )
@@ -125,7 +135,9 @@ def test_without_padding_the_published_shapes_fall_back() -> None:
 
 def test_substitutions_are_kept_in_the_plan() -> None:
     wide = dataclasses.replace(TINY.text, vocabulary=2001)  # type: ignore[type-var]
-    planned = plan(dataclasses.replace(load("q4_k_m"), max_bits_per_weight=32), Architecture(TINY.image, wide))
+    planned = plan(
+        dataclasses.replace(load("q4_k_m"), max_bits_per_weight=32), Architecture(TINY.image, wide)
+    )
     table = next(t for t in planned.tensors if t.spec.kind == "token")
     assert (table.target, table.encoding.name) == ("q6_k", "q8_0")  # 2001 rows of 96 do not fold to 256
     assert table in planned.substitutions()

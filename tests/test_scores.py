@@ -18,7 +18,7 @@ SCORING = Scoring(logit_scale=4.7215, logit_bias=-16.5)
 
 def unit(rows: int, width: int, seed: int) -> np.ndarray:
     vectors = np.random.default_rng(seed).standard_normal((rows, width)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 def test_logits_follow_the_formula() -> None:

@@ -23,7 +23,16 @@ MAY_IMPORT = {
     "sigrun": RUNTIME | {"ftfy"},  # ftfy only where the openclip canonicalisation asks for it
     "sigrun_recipes": set(),
     "sigrun_hwcheck": {"sigrun", "sigrun_recipes", "numpy", "psutil", "pynvml", "onnxruntime"},
-    "sigrun_exporters": {"sigrun", "sigrun_recipes", "numpy", "onnx", "gguf", "huggingface_hub", "numba", "sentencepiece"},
+    "sigrun_exporters": {
+        "sigrun",
+        "sigrun_recipes",
+        "numpy",
+        "onnx",
+        "gguf",
+        "huggingface_hub",
+        "numba",
+        "sentencepiece",
+    },
 }
 HEAVY = ("torch", "transformers", "onnx", "gguf", "huggingface_hub", "numba", "psutil", "pynvml")
 
@@ -58,7 +67,11 @@ def test_no_import_cycles(package: str) -> None:
     """Modules of a package, with their imports of each other at any depth of code, form no cycle."""
     names = {}
     for path in modules(package):
-        parts = path.relative_to(path.parents[len(path.parts) - path.parts.index(package) - 1]).with_suffix("").parts
+        parts = (
+            path.relative_to(path.parents[len(path.parts) - path.parts.index(package) - 1])
+            .with_suffix("")
+            .parts
+        )
         names[".".join(parts).removesuffix(".__init__")] = path
     graph = {name: _edges(path, name, names) for name, path in names.items()}
     done: set[str] = set()
@@ -90,23 +103,34 @@ def _edges(path: Path, name: str, names: dict[str, Path]) -> set[str]:
 def loaded_by(statement: str) -> set[str]:
     """Names of all modules that are loaded after ``statement`` in a fresh interpreter."""
     code = f"import sys\n{statement}\nprint('\\n'.join(sys.modules))"
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
 
 
-@pytest.mark.parametrize("statement", ["import sigrun", "import sigrun.cli", "import sigrun_recipes", "import sigrun_hwcheck"])
+@pytest.mark.parametrize(
+    "statement", ["import sigrun", "import sigrun.cli", "import sigrun_recipes", "import sigrun_hwcheck"]
+)
 def test_light_imports(statement: str) -> None:
     heavy = loaded_by(statement) & set(HEAVY)
     assert not heavy, f"'{statement}' loads {sorted(heavy)}"
 
 
 def test_recipes_need_the_standard_library_only() -> None:
-    outside = {m.split(".")[0] for m in loaded_by("import sigrun_recipes")} - {m.split(".")[0] for m in loaded_by("")}
+    outside = {m.split(".")[0] for m in loaded_by("import sigrun_recipes")} - {
+        m.split(".")[0] for m in loaded_by("")
+    }
     assert outside - set(sys.stdlib_module_names) == {"sigrun_recipes"}
 
 
 @pytest.mark.parametrize(("area", "package"), sorted(AREAS.items()))
 def test_an_area_folder_holds_its_package_and_a_readme(area: str, package: str) -> None:
-    assert sorted(p.name for p in (ROOT / area).iterdir() if p.name != "__pycache__") == ["README.md", package]
+    assert sorted(p.name for p in (ROOT / area).iterdir() if p.name != "__pycache__") == [
+        "README.md",
+        package,
+    ]
 
 
 def test_the_wheel_installs_the_four_packages_only(tmp_path: Path) -> None:
@@ -125,7 +149,9 @@ def test_the_wheel_installs_the_four_packages_only(tmp_path: Path) -> None:
 def test_versions_and_changelog_agree() -> None:
     import sigrun
 
-    headings = [line for line in (ROOT / "CHANGELOG.md").read_text("utf-8").splitlines() if line.startswith("## ")]
+    headings = [
+        line for line in (ROOT / "CHANGELOG.md").read_text("utf-8").splitlines() if line.startswith("## ")
+    ]
     assert headings, "CHANGELOG.md has no version headings"
     assert headings[0].split()[1] == sigrun.__version__
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sigrun.errors import ArtifactError, CheckpointError, TextError
-from sigrun.spm import model_proto
-from sigrun.tokens import BYTE, CONTROL, NORMAL, UNKNOWN, Tokenizer, TokenizerSpec
+from sigrun.spm import BYTE, CONTROL, NORMAL, UNKNOWN, TokenizerSpec, model_proto
+from sigrun.tokens import Tokenizer
 from sigrun_exporters.tokenizer import read_spiece, read_tokenizer_json
 from tests.real_tokenizer import DATA, real_spec, real_tokenizer, tokenizer_json
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from sigrun.canonical import Canonicalisation
 from sigrun.errors import ArtifactError, CheckpointError
-from sigrun.tokens import BYTE, CONTROL, NORMAL, UNKNOWN, Tokenizer, TokenizerSpec
+from sigrun.spm import BYTE, CONTROL, NORMAL, UNKNOWN, TokenizerSpec
+from sigrun.tokens import Tokenizer
 
 _UNIGRAM: Final = 1  # TrainerSpec.ModelType
 _BYTE_PIECE: Final = re.compile(r"<0x[0-9A-F]{2}>")

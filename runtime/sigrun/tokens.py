@@ -19,83 +19,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sigrun.canonical import CANONICALISATIONS, Canonicalisation, canonicalise
+from sigrun.canonical import canonicalise
 from sigrun.errors import ArtifactError, TextError
-from sigrun.spm import model_proto
+from sigrun.spm import TokenizerSpec, model_proto
 
-NORMAL: Final = 1
-UNKNOWN: Final = 2
-CONTROL: Final = 3
-USER_DEFINED: Final = 4
-UNUSED: Final = 5
-BYTE: Final = 6
+__all__ = ["Tokenizer", "TokenizerSpec", "Tokens"]
 
-_MAX_CONTEXT: Final = 1 << 16
 _SHOWN: Final = 60  # characters of a text that an error message quotes
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class TokenizerSpec:
-    """A unigram SentencePiece tokenizer as a GGUF file holds it.
-
-    Attributes:
-        pieces: V pieces; the index is the token id.
-        scores: float32 [V], log-probabilities.
-        types: int32 [V], 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte.
-        charsmap: SentencePiece's precompiled normalization rules; empty for none.
-        add_dummy_prefix: put a space before the text.
-        remove_extra_whitespaces: collapse and trim spaces.
-        escape_whitespaces: write a space as U+2581.
-        byte_fallback: spell unknown characters as byte pieces.
-        unk_id: the one piece of type 2.
-        eos_id: ends every text.
-        pad_id: fills the rest of the context (for SigLIP the same as eos_id).
-        canonicalisation: what is done to a text first.
-        context: token ids in a row, the end mark included.
-
-    Raises:
-        ArtifactError: the values contradict one another.
-    """
-
-    pieces: Sequence[str]
-    scores: NDArray[np.float32]
-    types: NDArray[np.int32]
-    charsmap: bytes
-    add_dummy_prefix: bool
-    remove_extra_whitespaces: bool
-    escape_whitespaces: bool
-    byte_fallback: bool
-    unk_id: int
-    eos_id: int
-    pad_id: int
-    canonicalisation: Canonicalisation
-    context: int
-
-    def __post_init__(self) -> None:
-        count = len(self.pieces)
-        if self.scores.shape != (count,) or self.types.shape != (count,):
-            raise _contradiction(
-                f"{count} pieces, scores of shape {self.scores.shape}, types of shape {self.types.shape}"
-            )
-        if not bool(np.isfinite(self.scores).all()):
-            raise _contradiction("a piece's score is not a number")
-        strange = sorted(set(np.unique(self.types).tolist()) - set(range(NORMAL, BYTE + 1)))
-        if strange:
-            raise _contradiction(f"there are pieces of type {strange[0]}; known are {NORMAL} to {BYTE}")
-        for name in ("unk_id", "eos_id", "pad_id"):
-            if not 0 <= getattr(self, name) < count:
-                raise _contradiction(f"{name} is {getattr(self, name)}, and there are {count} pieces")
-        unknown = np.flatnonzero(self.types == UNKNOWN).tolist()
-        if unknown != [self.unk_id]:
-            raise _contradiction(f"unk_id is {self.unk_id}, and the pieces of type unknown are {unknown[:4]}")
-        if self.canonicalisation not in CANONICALISATIONS:
-            raise ArtifactError(
-                f"the tokenizer wants canonicalisation {self.canonicalisation!r}; known are "
-                f"{', '.join(CANONICALISATIONS)}",
-                hint="a newer version of sigrun may know it",
-            )
-        if not 2 <= self.context <= _MAX_CONTEXT:
-            raise _contradiction(f"the context is {self.context} ids")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -183,9 +113,3 @@ class Tokenizer:
 
 def _shown(text: str) -> str:
     return ascii(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!a}…"
-
-
-def _contradiction(what: str) -> ArtifactError:
-    return ArtifactError(
-        f"the tokenizer contradicts itself: {what}", hint="the artifact is damaged; fetch or export it again"
-    )

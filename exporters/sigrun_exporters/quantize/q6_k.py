@@ -27,8 +27,8 @@ from sigrun_exporters.quantize.lanes import (
 
 WIDTH = 16
 LOW, HIGH = np.float32(-32), np.float32(31)
-# What q the largest weight by magnitude is first given; beyond -32 it is cut off.
-REACHES = tuple(-26 - 0.75 * i for i in range(12))
+# What q the largest weight by magnitude is first given; beyond -32 it is cut off. -32 is first, so that it wins a tie.
+REACHES = tuple(-32 + 0.75 * i for i in (0, 1, -1, 2, -2, 3, -3, 4, 5, 6, 7, 8))
 # Codes that the largest scale of a super-block is first given, to see with which the others round best.
 LARGEST = (-128, -125, -122)
 # Moves of the scale code. Standing still is first, so that it wins a tie.
