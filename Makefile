@@ -78,8 +78,8 @@ export-q4: export  ## convert MODEL to Q4_K_M under OUT
 hwcheck: setup  ## which variants fit this machine (ARGS="file.gguf" checks a file)
 	$(BIN)/hwcheck $(ARGS)
 
-bench: setup  ## measure export, load, latency and memory on a synthetic model of the published size (needs 8 GB of disk)
-	$(BIN)/python benchmarks/true_size.py $(ARGS)
+bench: $(REFERENCE)/.installed  ## measure accuracy, quantizers, and a synthetic model of the published size; writes BENCHMARKS.md (8 GB of disk)
+	$(REFERENCE)/bin/python -m benchmarks.report
 
 clean:  ## remove environments, caches and built files; models stay
 	rm -rf $(VENV) $(REFERENCE) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,7 +3,7 @@
 Exports the bundled model in each variant, classifies every held-out drawing among all concepts, and compares
 embeddings and probabilities with those that transformers computed (``reference.npz``).
 
-    python benchmarks/emoji_accuracy.py
+    python -m benchmarks.emoji_accuracy
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def main() -> int:
         return 0
     print(f"{rows[0].pictures} held-out drawings, as many names; chance {1 / rows[0].pictures:.2%}\n")
     print(
-        "| | top-1 | top-5 | image cosine, mean / worst | text cosine, mean / worst | probability error, all / right name |"
+        "| | top-1 | top-5 | image cosine, mean / worst | text cosine, mean / worst | probability error, all / right |"
     )
     print("|---|---:|---:|---:|---:|---:|")
     print(f"| transformers fp32 | {stated['top1']:.2%} | {stated['top5']:.2%} | – | – | – |")

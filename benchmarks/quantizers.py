@@ -31,7 +31,7 @@ Bytes = NDArray[np.uint8]
 
 COMPARED = ("q4_k", "q5_k", "q6_k", "q8_0")
 COLUMNS = (256, 2304, 4352)  # one super-block; two rows of 1152 folded; the padded MLP
-KINDS = ("gaussian", "laplace", "student", "outliers", "model")
+KINDS = ("gaussian", "laplace", "student", "outliers", "model", "offset")
 
 
 def matrix(kind: str, rows: int, columns: int, seed: int = 0) -> Matrix:
@@ -48,6 +48,8 @@ def matrix(kind: str, rows: int, columns: int, seed: int = 0) -> Matrix:
     elif kind == "outliers":  # one column in 64 is twenty times as large
         weights = rng.standard_normal(shape)
         weights[:, rng.choice(columns, columns // 64, replace=False)] *= 20
+    elif kind == "offset":  # all weights of a row of one sign, far from 0 next to their spread
+        weights = 0.1 * rng.standard_normal(shape) + np.where(np.arange(rows) % 2, -1, 1)[:, None]
     else:  # rows and columns of different size, and heavier tails than Gaussian
         weights = rng.standard_t(8, shape)
         weights *= np.exp(0.5 * rng.standard_normal((rows, 1))) * np.exp(

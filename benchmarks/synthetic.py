@@ -3,7 +3,7 @@
 Same config, same 888 tensor names, shapes and order, same byte count as the published ``model.safetensors``
 (3,511,950,624), but seeded random weights: good for size, speed and memory, useless for accuracy.
 
-    python benchmarks/synthetic.py benchmarks/work/synthetic-so400m-patch14-384
+    python -m benchmarks.synthetic benchmarks/work/synthetic-so400m-patch14-384
 """
 
 from __future__ import annotations

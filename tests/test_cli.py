@@ -208,7 +208,7 @@ def test_help_needs_neither_onnx_nor_numba() -> None:
 
 
 def test_a_closed_pipe_ends_quietly(emoji_q4: Path) -> None:
-    command = [sys.executable, "-m", "sigrun.cli", "info", str(emoji_q4), "--json"]
+    command = [sys.executable, "-m", "sigrun", "info", str(emoji_q4), "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None

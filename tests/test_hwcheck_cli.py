@@ -139,8 +139,11 @@ def test_json(on: Any, capsys: pytest.CaptureFixture[str]) -> None:
     for row in found["rows"]:
         assert [b["batch"] for b in row["batches"]] == [1, 2]
         for entry in row["batches"]:
-            kept = [t for t in entry["terms"] if not t["reclaimable"]]
-            assert entry["need"]["best_bytes"] == sum(t["best_bytes"] for t in kept)
+            assert [phase["name"] for phase in entry["phases"]] == ["load", "run"]
+            for phase in entry["phases"]:
+                kept = [t for t in phase["terms"] if not t["reclaimable"]]
+                assert phase["need"]["best_bytes"] == sum(t["best_bytes"] for t in kept)
+            assert entry["need"]["high_bytes"] == max(p["need"]["high_bytes"] for p in entry["phases"])
 
 
 def test_cards_are_never_added_up() -> None:

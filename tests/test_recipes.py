@@ -108,7 +108,7 @@ def test_precedence_is_exact_name_then_first_rule_then_default() -> None:
 def test_malformed_recipes_are_refused_with_the_key(change: tuple[str, str], named: str) -> None:
     text = MINIMAL.replace(*change)
     assert text != MINIMAL
-    with pytest.raises(RecipeFileError, match="mine.toml") as caught:
+    with pytest.raises(RecipeFileError, match=r"mine\.toml") as caught:
         parse(text.encode(), "mine.toml")
     assert named in str(caught.value)
 

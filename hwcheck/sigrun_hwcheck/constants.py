@@ -11,8 +11,10 @@ from typing import Any, Literal
 FORMAT = 1
 
 Provider = Literal["cpu", "cuda"]
-Copies = Literal["all", "dense", "none"]
-"""``all``; ``dense``: only dense matrices, packed for the kernels; ``none``: weights are moved to the device."""
+Handover = Literal["copied", "shared", "moved"]
+"""What a session does with the arrays it is given. ``copied``: it holds a copy, and the arrays are let go of once
+it stands; ``shared``: it works on them, and packs dense matrices besides; ``moved``: they go to a device."""
+
 Source = Literal["exact", "measured", "estimated"]
 """How a figure is known. ``exact``: follows from the bytes of the file; ``measured``: on a machine of ours;
 ``estimated``: computed from the model's shape, or taken from what others report."""
@@ -68,17 +70,19 @@ class Constants:
     Attributes:
         label: the provider in words.
         micro_batch_tokens: the runtime cuts a batch into parts of at most so many tokens.
-        copies: of which weights a session holds a copy besides the arrays it is given.
+        handover: what a session does with the arrays it is given.
         runtime: once a process: the interpreter and its libraries, or a card's context.
         session: once a tower.
+        mapped: pages of the file in work while a tower is unpacked.
         activations: factor on the computed peak of live activations.
     """
 
     label: str
     micro_batch_tokens: int
-    copies: Copies
+    handover: Handover
     runtime: Constant
     session: Constant
+    mapped: Constant
     activations: Factor
 
 
@@ -93,9 +97,10 @@ def constants(provider: Provider) -> Constants:
     return Constants(
         label=entry["label"],
         micro_batch_tokens=entry["micro_batch_tokens"],
-        copies=entry["copies"],
+        handover=entry["handover"],
         runtime=_constant(entry["runtime"]),
         session=_constant(entry["session"]),
+        mapped=_constant(entry["mapped"]),
         activations=Factor(factor["low"], factor["best"], factor["high"], factor["source"]),
     )
 

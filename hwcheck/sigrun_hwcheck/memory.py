@@ -1,10 +1,13 @@
 """Predicts the memory that running a tower takes, term by term, before anything is loaded.
 
+Two moments matter. While a tower is **loaded**, the runtime's unpacked arrays and the session's copy of them are
+there at once; when it **runs**, the arrays are gone and activations have come. What is needed is the larger.
 The terms, for the compute form ``exact``:
 
-weights       arrays that the runtime unpacks: follow exactly from encodings and shapes
-copies        ONNX Runtime's own copy of them: of all, or only of dense matrices, which it packs for its kernels
-activations   what a running batch holds; grows with the batch up to the size of the runtime's micro-batch
+weights       what the session computes with: follows exactly from encodings and shapes
+unpacked      the arrays handed to the session, until it stands
+packed        dense matrices once more, laid out for the kernels, where the session shares the arrays
+activations   what a running batch holds; grows with the batch up to the runtime's micro-batch
 workspace     one matrix as float32, the scratch in which MatMulNBits decodes
 session       what a session costs besides
 runtime       Python and the libraries, once a process; on a card its context
@@ -17,14 +20,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from sigrun_hwcheck.constants import Constants, Copies, Provider, Range, Source, constants
+from sigrun_hwcheck.constants import Constants, Provider, Range, Source, constants
 from sigrun_hwcheck.stored import Stored, Tensor
 from sigrun_recipes import TowerName
 
 TowerChoice = Literal["image", "text", "both"]
 TOWER_CHOICES: tuple[TowerChoice, ...] = ("image", "text", "both")
 
-TermName = Literal["weights", "copies", "activations", "workspace", "session", "runtime", "mapped"]
+TermName = Literal[
+    "weights", "unpacked", "packed", "activations", "workspace", "session", "runtime", "mapped"
+]
+PhaseName = Literal["load", "run"]
+
+LOADING: tuple[TermName, ...] = ("weights", "unpacked", "packed", "session", "mapped")
+RUNNING: tuple[TermName, ...] = ("weights", "packed", "activations", "workspace", "session")
 
 FLOAT_BYTES = 4
 
@@ -46,33 +55,47 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Need:
-    """What running takes at one batch size."""
+class Phase:
+    """A moment at which memory may peak."""
 
-    tower: TowerChoice
-    batch: int
+    name: PhaseName
     terms: tuple[Term, ...]
 
     @property
     def bytes(self) -> Range:
-        """What must be free: all terms that cannot be taken back."""
+        """All terms that cannot be taken back."""
         return _total(t for t in self.terms if not t.reclaimable)
 
     @property
     def resident_bytes(self) -> Range:
-        """What a process monitor will show at the peak, pages of the file included."""
+        """What a process monitor shows, pages of the file included."""
         return _total(self.terms)
 
 
-def _total(terms: Iterable[Term]) -> Range:
-    return sum((t.bytes for t in terms), Range.exactly(0))
+@dataclass(frozen=True)
+class Need:
+    """What one tower, or both in one process, take at one batch size."""
+
+    tower: TowerChoice
+    batch: int
+    phases: tuple[Phase, ...]
+
+    @property
+    def bytes(self) -> Range:
+        """What must be free: the larger of the phases."""
+        return _larger(phase.bytes for phase in self.phases)
+
+    @property
+    def resident_bytes(self) -> Range:
+        """What a process monitor will have shown at the peak."""
+        return _larger(phase.resident_bytes for phase in self.phases)
 
 
 def need(stored: Stored, tower: TowerChoice, batch: int, provider: Provider = "cpu") -> Need | None:
     """Memory to run one tower, or both in one process, at a batch size.
 
-    Towers do not run at the same time, but each keeps its memory once it has run, so both add up.
-    ``None`` if the variant lacks the tower.
+    Towers do not run at the same time, but a session keeps what it once took: the second tower is loaded while
+    the first still holds its activations. ``None`` if the variant lacks the tower.
 
     Raises:
         ValueError: the batch is below 1.
@@ -83,29 +106,59 @@ def need(stored: Stored, tower: TowerChoice, batch: int, provider: Provider = "c
     if any(t not in stored.towers for t in towers):
         return None
     known = constants(provider)
+    terms = {t: _terms(stored, t, batch, known) for t in towers}
     runtime = Term("runtime", known.runtime.bytes, known.runtime.source)
-    parts = [_tower_terms(stored, t, batch, known) for t in towers]
-    merged = [
-        Term(same[0].name, _total(same), _weakest(t.source for t in same), same[0].reclaimable)
-        for same in zip(*parts, strict=True)
-    ]
-    return Need(tower, batch, (*merged, runtime))
+
+    def phase(name: PhaseName, loading: TowerName | None) -> Phase:
+        there = [
+            term for t in towers for term in terms[t] if term.name in (LOADING if t == loading else RUNNING)
+        ]
+        return Phase(name, (*_merged(there), runtime))
+
+    loads = [phase("load", last) for last in towers]
+    return Need(tower, batch, (max(loads, key=lambda p: p.resident_bytes.best_bytes), phase("run", None)))
 
 
-def _tower_terms(stored: Stored, tower: TowerName, batch: int, known: Constants) -> list[Term]:
+def _terms(stored: Stored, tower: TowerName, batch: int, known: Constants) -> list[Term]:
+    """Every term of a tower, whatever the phase."""
     tensors = [t for t in stored.of(tower) if t.packing is not None]
     alive = _activation_bytes(stored, tower) * _micro_batch(stored, tower, batch, known)
     scratch = max((t.size * FLOAT_BYTES for t in tensors if t.packing == "nbits"), default=0)
-    copies = sum(_array_bytes(t) for t in tensors if _copied(t, known.copies))
-    viewed = sum(_array_bytes(t) for t in tensors if _viewed(t)) if known.copies != "none" else 0
+    arrays = sum(_array_bytes(t) for t in tensors)
+    viewed = sum(_array_bytes(t) for t in tensors if _viewed(t))
+    multiplied = sum(_array_bytes(t) for t in tensors if t.packing == "dense" and t.kind in _MULTIPLIED)
+    shared = known.handover == "shared"
     return [
-        Term("weights", Range.exactly(sum(_array_bytes(t) for t in tensors) - viewed), "exact"),
-        Term("copies", Range(copies, copies, copies + 2 * scratch), "measured"),
+        Term("weights", Range.exactly(arrays - viewed if shared else arrays), "exact"),
+        Term("unpacked", Range.exactly(arrays - viewed if known.handover == "copied" else 0), "exact"),
+        Term("packed", Range.exactly(multiplied if shared else 0), "exact"),
         Term("activations", known.activations.of(alive), known.activations.source),
         Term("workspace", Range(0, scratch, scratch), "measured"),
         Term("session", known.session.bytes, known.session.source),
-        Term("mapped", Range(0, viewed, stored.nbytes(tower)), "estimated", reclaimable=True),
+        Term("mapped", known.mapped.bytes + Range(0, viewed, viewed), known.mapped.source, reclaimable=True),
     ]
+
+
+def _merged(terms: Iterable[Term]) -> list[Term]:
+    """Terms of the same name added up; one is known as well as its least known part."""
+    order: tuple[Source, ...] = ("exact", "measured", "estimated")
+    merged: dict[TermName, Term] = {}
+    for term in terms:
+        before = merged.get(term.name)
+        if before is not None:
+            source = max(before.source, term.source, key=order.index)
+            term = Term(term.name, before.bytes + term.bytes, source, term.reclaimable)
+        merged[term.name] = term
+    return list(merged.values())
+
+
+def _total(terms: Iterable[Term]) -> Range:
+    return sum((t.bytes for t in terms), Range.exactly(0))
+
+
+def _larger(ranges: Iterable[Range]) -> Range:
+    low, best, high = zip(*((r.low_bytes, r.best_bytes, r.high_bytes) for r in ranges), strict=True)
+    return Range(max(low), max(best), max(high))
 
 
 def _micro_batch(stored: Stored, tower: TowerName, batch: int, known: Constants) -> int:
@@ -113,11 +166,6 @@ def _micro_batch(stored: Stored, tower: TowerName, batch: int, known: Constants)
     shape = stored.architecture.tower(tower)
     assert shape is not None  # the caller asked for a tower that is there
     return min(batch, max(1, known.micro_batch_tokens // shape.tokens))
-
-
-def _weakest(sources: Iterable[Source]) -> Source:
-    order: tuple[Source, ...] = ("exact", "measured", "estimated")
-    return max(sources, key=order.index)
 
 
 def _array_bytes(tensor: Tensor) -> int:
@@ -131,10 +179,6 @@ def _array_bytes(tensor: Tensor) -> int:
 def _viewed(tensor: Tensor) -> bool:
     """Whether the runtime hands over the file's own pages: the numbers are float32 there already."""
     return tensor.packing == "dense" and tensor.encoding == "f32"
-
-
-def _copied(tensor: Tensor, copies: Copies) -> bool:
-    return copies == "all" or (copies == "dense" and tensor.packing == "dense" and tensor.kind in _MULTIPLIED)
 
 
 def _activation_bytes(stored: Stored, tower: TowerName) -> int:

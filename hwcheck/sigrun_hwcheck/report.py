@@ -243,7 +243,14 @@ def _row(report: Report, row: Row) -> dict[str, Any]:
                 "batch": b.need.batch,
                 "verdict": b.verdict,
                 "need": asdict(b.need.bytes),
-                "terms": [_term(t.name, t.bytes, t.source, t.reclaimable) for t in b.need.terms],
+                "phases": [
+                    {
+                        "name": phase.name,
+                        "need": asdict(phase.bytes),
+                        "terms": [_term(t.name, t.bytes, t.source, t.reclaimable) for t in phase.terms],
+                    }
+                    for phase in b.need.phases
+                ],
             }
             for b in row.batches
         ],

@@ -42,9 +42,8 @@ CUTS = (-1.0, -0.7, -0.4, -0.1, 0.2, 0.5, 0.8)
 # Codes that the largest scale and the largest minimum of a super-block are first given. Smaller ones cost little
 # resolution and let the other sub-blocks' codes fall where they happen to fit better.
 LARGEST = ((63, 63), (61, 63), (59, 63), (63, 61), (63, 59), (61, 61))
-# Moves of the scale code, and of the minimum code beyond what keeps the sub-block's mean in place. Standing still is
-# first, so that it wins a tie.
-MOVES = tuple((i, j) for i in (0, -1, 1) for j in (0, -1, 1))
+# Moves of the scale code, and of the minimum code beyond what keeps the sub-block's mean in place.
+MOVES = tuple((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j)
 ROUNDS = 2
 
 
@@ -64,6 +63,16 @@ class Codes(NamedTuple):
     q: Floats
 
 
+class _Found(NamedTuple):
+    """The best so far: as in Codes, with each sub-block's weighted squared error, [8, blocks]."""
+
+    d: Floats
+    dmin: Floats
+    scales: Floats
+    minima: Floats
+    error: Floats
+
+
 def search(blocks: Floats, importance: Floats | None, top: int, exponents: Exponents) -> Codes:
     """Find the codes of normalised super-blocks.
 
@@ -78,10 +87,10 @@ def search(blocks: Floats, importance: Floats | None, top: int, exponents: Expon
     """
     x = to_lanes(blocks, WIDTH)
     lanes = _Lanes(x, _error_weights(x, importance), top)
-    d, dmin, scales, minima = _rounded(lanes, *_float_fit(lanes), exponents)
+    found = _rounded(lanes, *_float_fit(lanes), exponents)
     for _ in range(ROUNDS):
-        scales, minima = _better_codes(lanes, d, dmin, scales, minima)
-        d, dmin = _better_scales(lanes, d, dmin, scales, minima, exponents)
+        found = _better_scales(lanes, _better_codes(lanes, found), exponents)
+    d, dmin, scales, minima, _ = found
     return Codes(d, dmin, scales, minima, lanes.quantized(d * scales, dmin * minima))
 
 
@@ -129,7 +138,7 @@ class _Lanes:
 
     def __init__(self, x: Floats, w: Floats, top: int) -> None:
         self.w, self.top = w, np.float32(top)
-        self.low, self.high = np.minimum(x.min(axis=0), 0), np.maximum(x.max(axis=0), 0)
+        self.low, self.high = np.minimum(x.min(axis=0), 0), x.max(axis=0)
         self.sum_w = row_sum(w)
         # Centring keeps the differences of sums below from cancelling out.
         self._steps, self._q = w * x, np.empty_like(x)
@@ -208,6 +217,8 @@ def _float_fit(lanes: _Lanes) -> tuple[Floats, Floats]:
 def _least_squares(lanes: _Lanes, wq: Floats, wqq: Floats, wqx: Floats) -> tuple[Floats, Floats]:
     """Scale and minimum with the least error for given q; where that minimum is negative, the scale for minimum 0."""
     spread = lanes.sum_w * wqq - wq * wq
+    # Of q that are all but equal, what is left of the difference is rounding: no scale follows from it.
+    spread[spread < np.float32(1e-5) * lanes.sum_w * wqq] = 0
     scale = quotient(lanes.sum_w * wqx - lanes.sum_wx * wq, spread)
     minimum = -lanes.mean - quotient(wqq * lanes.sum_wx - wq * wqx, spread)
     negative = minimum < 0
@@ -216,10 +227,8 @@ def _least_squares(lanes: _Lanes, wq: Floats, wqq: Floats, wqx: Floats) -> tuple
     return np.maximum(scale, 0), minimum
 
 
-def _rounded(
-    lanes: _Lanes, scale: Floats, minimum: Floats, exponents: Exponents
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """d, dmin [blocks] and codes of scales and minima [8, blocks]: float ones rounded, in the best of a few ways."""
+def _rounded(lanes: _Lanes, scale: Floats, minimum: Floats, exponents: Exponents) -> _Found:
+    """Float scales and minima rounded to codes, in the best of a few ways."""
     largest = np.array(LARGEST, np.float32).T[:, :, None]  # [2, candidates, 1]
     d = covering_half(scale.max(axis=0) / largest[0], exponents)  # [candidates, blocks]
     dmin = covering_half(minimum.max(axis=0) / largest[1], exponents)
@@ -227,44 +236,49 @@ def _rounded(
     minima = _code(minimum * reciprocal(dmin)[:, None])
     errors = lanes.errors(d[:, None] * scales, dmin[:, None] * minima)
     best = errors.sum(axis=1).argmin(axis=0)  # [blocks]
+    return _Found(*(pick(tried, best) for tried in (d, dmin, scales, minima, errors)))
 
-    return pick(d, best), pick(dmin, best), pick(scales, best), pick(minima, best)
 
-
-def _better_codes(
-    lanes: _Lanes, d: Floats, dmin: Floats, scales: Floats, minima: Floats
-) -> tuple[Floats, Floats]:
+def _better_codes(lanes: _Lanes, now: _Found) -> _Found:
     """The best codes among the present ones and their neighbours."""
     # A larger scale moves every weight but those at q = 0; the minimum follows, so that the mean stays.
-    slope = d * quotient(lanes.mean + dmin * minima, d * scales) * reciprocal(dmin)
+    steps_to_mean = quotient(lanes.mean + now.dmin * now.minima, now.d * now.scales)
+    slope = now.d * steps_to_mean * reciprocal(now.dmin)
     by_scale, by_minimum = np.array(MOVES, np.float32).T[:, :, None, None]  # [candidates, 1, 1] each
-    tried_scales = np.clip(scales + by_scale, 0, MOST)  # [candidates, 8, blocks]
-    tried_minima = _code(minima + (tried_scales - scales) * slope + by_minimum)
-    best = lanes.errors(d * tried_scales, dmin * tried_minima).argmin(axis=0)
-    return pick(tried_scales, best), pick(tried_minima, best)
-
-
-def _better_scales(
-    lanes: _Lanes, d: Floats, dmin: Floats, scales: Floats, minima: Floats, exponents: Exponents
-) -> tuple[Floats, Floats]:
-    """d and dmin by least squares over a super-block for its codes, where they are better than the present ones."""
-    wq, wqq, wqx = lanes.moments(lanes.quantized(d * scales, dmin * minima))
-    # Weights are d * a - dmin * b, with a = scale code * q and b = minimum code.
-    aa, ab, bb = (
-        row_sum(v) for v in (scales * scales * wqq, scales * minima * wq, minima * minima * lanes.sum_w)
+    scales = np.clip(now.scales + by_scale, 0, MOST)  # [candidates, 8, blocks]
+    minima = _code(now.minima + (scales - now.scales) * slope + by_minimum)
+    errors = lanes.errors(now.d * scales, now.dmin * minima)
+    best = errors.argmin(axis=0)  # [8, blocks]
+    error = pick(errors, best)
+    better = error < now.error
+    return now._replace(
+        scales=np.where(better, pick(scales, best), now.scales),
+        minima=np.where(better, pick(minima, best), now.minima),
+        error=np.where(better, error, now.error),
     )
+
+
+def _better_scales(lanes: _Lanes, now: _Found, exponents: Exponents) -> _Found:
+    """d and dmin by least squares over a super-block for its codes, where they are better than the present ones."""
+    scales, minima = now.scales, now.minima
+    wq, wqq, wqx = lanes.moments(lanes.quantized(now.d * scales, now.dmin * minima))
+    # Weights are d * a - dmin * b, with a = scale code * q and b = minimum code.
+    aa = row_sum(scales * scales * wqq)
+    ab = row_sum(scales * minima * wq)
+    bb = row_sum(minima * minima * lanes.sum_w)
     ax = row_sum(scales * (wqx + lanes.mean * wq))
     bx = row_sum(minima * (lanes.sum_wx + lanes.mean * lanes.sum_w))
     determinant = aa * bb - ab * ab
     solvable = determinant > np.float32(1e-6) * aa * bb
-    new_d = np.where(solvable, quotient(ax * bb - bx * ab, determinant), quotient(ax + ab * dmin, aa))
-    new_dmin = np.where(solvable, quotient(ax * ab - bx * aa, determinant), dmin)
-    new_d, new_dmin = half(new_d, exponents), half(new_dmin, exponents)
-    usable = np.isfinite(new_d) & np.isfinite(new_dmin) & (new_d >= 0) & (new_dmin >= 0)
-    both_d, both_dmin = (
-        np.stack([d, np.where(usable, new_d, d)]),
-        np.stack([dmin, np.where(usable, new_dmin, dmin)]),
+    d = np.where(solvable, quotient(ax * bb - bx * ab, determinant), quotient(ax + ab * now.dmin, aa))
+    dmin = np.where(solvable, quotient(ax * ab - bx * aa, determinant), now.dmin)
+    d, dmin = half(d, exponents), half(dmin, exponents)
+    usable = np.isfinite(d) & np.isfinite(dmin) & (d >= 0) & (dmin >= 0)
+    d, dmin = np.where(usable, d, now.d), np.where(usable, dmin, now.dmin)
+    error = lanes.errors((d * scales)[None], (dmin * minima)[None])[0]
+    better = row_sum(error) < row_sum(now.error)
+    return now._replace(
+        d=np.where(better, d, now.d),
+        dmin=np.where(better, dmin, now.dmin),
+        error=np.where(better, error, now.error),
     )
-    errors = lanes.errors(both_d[:, None] * scales, both_dmin[:, None] * minima)  # [2, 8, blocks]
-    better = row_sum(errors[1]) < row_sum(errors[0])
-    return np.where(better, both_d[1], d), np.where(better, both_dmin[1], dmin)

@@ -31,8 +31,8 @@ LOW, HIGH = np.float32(-32), np.float32(31)
 REACHES = tuple(-32 + 0.75 * i for i in (0, 1, -1, 2, -2, 3, -3, 4, 5, 6, 7, 8))
 # Codes that the largest scale of a super-block is first given, to see with which the others round best.
 LARGEST = (-128, -125, -122)
-# Moves of the scale code. Standing still is first, so that it wins a tie.
-MOVES = (0, -1, 1, -2, 2)
+# Moves of the scale code.
+MOVES = (-1, 1, -2, 2)
 
 
 def encode(weights: Floats, importance: Floats | None = None) -> Bytes:
@@ -44,9 +44,9 @@ def encode(weights: Floats, importance: Floats | None = None) -> Bytes:
     blocks, exponents = normalised(weights)
     x = to_lanes(blocks, WIDTH)
     lanes = _Lanes(x, _error_weights(x, importance))
-    d, codes = _rounded(lanes, _float_fit(lanes), exponents)
-    codes = _better_codes(lanes, d, codes)
-    d = _better_scale(lanes, d, codes, exponents)
+    d, codes, error = _rounded(lanes, _float_fit(lanes), exponents)
+    codes, error = _better_codes(lanes, d, codes, error)
+    d = _better_scale(lanes, d, codes, error, exponents)
     q = from_lanes(lanes.quantized(d * codes) - LOW)
     return _pack(q, np.ascontiguousarray(codes.astype(np.int8).T), half_bytes(d, exponents))
 
@@ -124,28 +124,33 @@ def _code(values: Floats) -> Floats:
     return code
 
 
-def _rounded(lanes: _Lanes, scale: Floats, exponents: Exponents) -> tuple[Floats, Floats]:
-    """d [blocks] and scale codes [16, blocks]: float scales rounded, in the best of a few ways."""
+def _rounded(lanes: _Lanes, scale: Floats, exponents: Exponents) -> tuple[Floats, Floats, Floats]:
+    """d [blocks], scale codes and errors [16, blocks]: float scales rounded, in the best of a few ways."""
     largest = pick(scale, np.abs(scale).argmax(axis=0))
     d = covering_half(largest / np.array(LARGEST, np.float32)[:, None], exponents)  # [candidates, blocks]
     codes = _code(scale * reciprocal(d)[:, None])  # [candidates, 16, blocks]
-    best = lanes.errors(d[:, None] * codes).sum(axis=1).argmin(axis=0)
-    return pick(d, best), pick(codes, best)
+    errors = lanes.errors(d[:, None] * codes)
+    best = errors.sum(axis=1).argmin(axis=0)
+    return pick(d, best), pick(codes, best), pick(errors, best)
 
 
-def _better_codes(lanes: _Lanes, d: Floats, codes: Floats) -> Floats:
-    """The best scale codes among the present ones and their neighbours."""
+def _better_codes(lanes: _Lanes, d: Floats, codes: Floats, error: Floats) -> tuple[Floats, Floats]:
+    """The best scale codes among the present ones and their neighbours, and their errors."""
     tried = np.clip(codes + np.array(MOVES, np.float32)[:, None, None], -128, 127)  # [candidates, 16, blocks]
-    return pick(tried, lanes.errors(d * tried).argmin(axis=0))
+    errors = lanes.errors(d * tried)
+    best = errors.argmin(axis=0)
+    least = pick(errors, best)
+    better = least < error
+    return np.where(better, pick(tried, best), codes), np.where(better, least, error)
 
 
-def _better_scale(lanes: _Lanes, d: Floats, codes: Floats, exponents: Exponents) -> Floats:
+def _better_scale(lanes: _Lanes, d: Floats, codes: Floats, error: Floats, exponents: Exponents) -> Floats:
     """d by least squares over a super-block for its codes, where it is better than the present one."""
     wqx, wqq = lanes.moments(lanes.quantized(d * codes))
     new = half(quotient(row_sum(codes * wqx), row_sum(codes * codes * wqq)), exponents)
-    both = np.stack([d, np.where(np.isfinite(new), new, d)])
-    errors = lanes.errors(both[:, None] * codes)  # [2, 16, blocks]
-    return np.where(row_sum(errors[1]) < row_sum(errors[0]), both[1], d)
+    new = np.where(np.isfinite(new), new, d)
+    better = row_sum(lanes.errors((new * codes)[None])[0]) < row_sum(error)
+    return np.where(better, new, d)
 
 
 def _pack(q: Bytes, codes: NDArray[np.int8], d: Bytes) -> Bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sigrun_exporters.quantize.lanes import covering_half, half_bytes, normalised, reciprocal
+from sigrun_exporters.quantize.lanes import covering_half, half_bytes, reciprocal
 
 MOST = np.float32(127)
 
@@ -16,7 +16,9 @@ def encode(weights: NDArray[np.float32], importance: NDArray[np.float32] | None 
     Raises:
         ValueError: a scale is beyond float16's range.
     """
-    blocks, exponents = normalised(weights)
-    d = covering_half(np.abs(blocks).max(axis=1) / MOST, exponents)
-    q = np.clip(np.rint(blocks * reciprocal(d)[:, None]), -MOST, MOST).astype(np.int8)
+    exponents = np.zeros(len(weights), np.int32)
+    d = covering_half(np.abs(weights).max(axis=1) / MOST, exponents)
+    # d is never short enough for a weight to round beyond 127.
+    steps = weights * reciprocal(d)[:, None]
+    q = np.rint(steps, out=steps).astype(np.int8)
     return np.concatenate([half_bytes(d, exponents), q.view(np.uint8)], axis=1)

@@ -1,4 +1,4 @@
-"""``python -m sigrun.cli``."""
+"""``python -m sigrun``."""
 
 import sys
 

@@ -1,0 +1,64 @@
+"""One tower in a process of its own: load, first item, then repeats. Prints JSON; called by ``true_size``.
+
+python -m benchmarks.tower model.gguf image --repeat 5
+"""
+
+from __future__ import annotations
+
+import time
+
+START = time.perf_counter()
+
+import argparse  # noqa: E402  (the clock starts before the imports it measures)
+import json  # noqa: E402
+import statistics  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+from sigrun import Siglip  # noqa: E402
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Seconds that ``action`` takes."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def main() -> int:
+    """Measure and print."""
+    imported = time.perf_counter()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("artifact")
+    parser.add_argument("tower", choices=["image", "text"])
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=1)
+    arguments = parser.parse_args()
+    picture = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    load = time.perf_counter()
+    model = Siglip.load(arguments.artifact, towers=arguments.tower)
+    loaded = time.perf_counter()
+
+    def embed() -> object:
+        if arguments.tower == "image":
+            return model.embed_images([picture] * arguments.batch)
+        return model.embed_texts(["red car at night"] * arguments.batch)
+
+    first = timed(embed)
+    repeats = [timed(embed) for _ in range(arguments.repeat)]
+    result = {
+        "import_s": imported - START,
+        "load_s": loaded - load,
+        "first_s": first,
+        "median_s": statistics.median(repeats),
+        "threads": model.info.threads,
+    }
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,88 @@
+"""Export, load and run a model of the published size: google/siglip-so400m-patch14-384 with random weights.
+
+Writes the synthetic checkpoint once (3.5 GB under benchmarks/work/), exports it with the command users have, and
+runs each tower in a process of its own. Prints a Markdown table.
+
+    python -m benchmarks.true_size
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.children import MIB, Run, python
+from benchmarks.synthetic import PUBLISHED_BYTES, write
+from sigrun.artifact import Artifact
+
+WORK = Path(__file__).parent / "work"
+CHECKPOINT = WORK / "synthetic-so400m-patch14-384"
+
+
+def checkpoint() -> Path:
+    """The synthetic checkpoint, written if it is not there yet."""
+    weights = CHECKPOINT / "model.safetensors"
+    if not weights.exists() or weights.stat().st_size != PUBLISHED_BYTES:
+        write(CHECKPOINT)
+    return CHECKPOINT
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--variant", default="q4_k_m")
+    arguments = parser.parse_args()
+    source = checkpoint()
+    command = ("-m", "sigrun_exporters", "convert", str(source), "--variant", arguments.variant)
+    with tempfile.TemporaryDirectory(dir=WORK) as out:
+        exported = python(*command, "-o", out)
+        path = exported.output.strip()
+        towers = {tower: python("-m", "benchmarks.tower", path, tower) for tower in ("image", "text")}
+        demo = sorted((Path(__file__).parent.parent / "examples/emoji_siglip/heldout/demo").glob("*.png"))[0]
+        labels = ("--label", "a cat", "--label", "a dog")
+        classified = python("-m", "sigrun", "classify", path, str(demo), *labels)
+        fits = python("-m", "sigrun_hwcheck", path)
+        with Artifact.open(path) as artifact:
+            rows = table(artifact, exported, towers, classified, fits)
+    print("\n".join(rows))
+    return 0
+
+
+def table(artifact: Artifact, exported: Run, towers: dict[str, Run], classified: Run, fits: Run) -> list[str]:
+    """The Markdown table."""
+    manifest = artifact.manifest
+    bits = manifest.bits_per_weight
+    rows = [
+        f"| {manifest.variant}, synthetic SO400M/14-384 | |",
+        "|---|---:|",
+        f"| export, {PUBLISHED_BYTES / 1e9:.2f} GB checkpoint in page cache | {exported.seconds:.1f} s |",
+        f"| export, peak memory | {exported.peak_bytes / MIB:,.0f} MiB |",
+        f"| file | {artifact.nbytes:,} bytes |",
+    ]
+    for tower in artifact.towers:
+        size = artifact.tower_nbytes(tower)
+        rows.append(
+            f"| {tower} tower in the file | {size / MIB:.1f} MiB, {bits[tower]:.2f} bits per weight |"
+        )
+    for tower, run in towers.items():
+        seen = json.loads(run.output)
+        rows += [
+            f"| {tower} tower, load | {seen['load_s']:.2f} s |",
+            f"| {tower} tower, one item, {seen['threads']} threads | {seen['median_s']:.2f} s |",
+            f"| {tower} tower alone, peak memory of the process | {run.peak_bytes / MIB:,.0f} MiB |",
+        ]
+    rows += [
+        f"| `sigrun classify`, one picture, two labels, from start to exit | {classified.seconds:.2f} s |",
+        f"| `sigrun classify`, peak memory, both towers | {classified.peak_bytes / MIB:,.0f} MiB |",
+        f"| `hwcheck` on the file | {fits.seconds:.2f} s |",
+    ]
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

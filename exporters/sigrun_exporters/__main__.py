@@ -1,0 +1,7 @@
+"""``python -m sigrun_exporters``."""
+
+import sys
+
+from sigrun_exporters.cli import main
+
+sys.exit(main())
