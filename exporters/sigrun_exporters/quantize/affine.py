@@ -1,16 +1,15 @@
 """The search behind Q4_K and Q5_K: weights as scale * q - minimum, scales and minima 6-bit multiples of two float16s.
 
 For each super-block of eight sub-blocks it looks for d, dmin, eight scale codes, eight minimum codes and all q that
-leave the least weighted squared error. Three steps, each for all sub-blocks of a run at once:
+leave the least weighted squared error. Four steps, each for all sub-blocks of a run at once:
 
 1. float scales and minima: from a few cuts of the range, the nearest q, then least squares;
 2. d, dmin and codes: those rounded in a few ways;
 3. codes: of each pair and its neighbours the one with the least exact error, q chosen anew for each;
 4. d and dmin by least squares over the super-block for the codes found, where that is better once rounded to float16.
 
-Steps 3 and 4 are done twice. ggml rounds its float scales and minima to 6 bits and looks no
-further, which costs it 3 % of Q4_K's squared error and 15 % of Q5_K's; the exact errors of steps 2 and 3 get
-most of that back.
+Steps 3 and 4 are done twice. ggml stops after rounding float scales and minima to 6 bits, which costs it 3 % of Q4_K's
+squared error and 15 % of Q5_K's; looking at exact errors in steps 2 and 3 gets most of that back.
 
 Shapes: x, w and q are float32 [32, 8, blocks], what belongs to a sub-block is [8, blocks], to a super-block [blocks].
 """
@@ -164,9 +163,8 @@ class _Lanes:
         """Weighted squared errors that scales and minima leave with the nearest q; all [candidates, 8, blocks]."""
         inverses = reciprocal(scales)
         offsets = self.mean + minima
-        flat = (
-            offsets * offsets * self.sum_w + self.sum_wxx
-        )  # of a scale of 0, where all weights are -minimum
+        # With a scale of 0 all weights are -minimum.
+        flat = offsets * offsets * self.sum_w + self.sum_wxx
         offsets *= inverses
         sums = np.empty_like(scales)
         rest = self._steps
