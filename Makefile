@@ -19,7 +19,8 @@ DEMO_MODEL := examples/emoji_siglip/emoji-siglip-patch10-60
 DEMO_ARTIFACT := $(OUT)/emoji-siglip-patch10-60/emoji-siglip-patch10-60-q4_k_m.gguf
 DEMO_PICTURES := examples/emoji_siglip/heldout/demo
 CONSTRAINTS := .ci/constraints.txt
-PIP_INSTALL = -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
+REFERENCE_CONSTRAINTS := .ci/constraints-reference.txt
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-reference lint format export export-q4 hwcheck bench docs clean
@@ -30,16 +31,16 @@ help:  ## list the targets
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(PIP_INSTALL) -e ".[cpu,export,hwcheck]"
+	$(BIN)/python $(PIP_INSTALL) -c $(CONSTRAINTS) -e ".[cpu,export,hwcheck]"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python $(PIP_INSTALL) -e ".[cpu,export,hwcheck,dev]"
+	$(BIN)/python $(PIP_INSTALL) -c $(CONSTRAINTS) -e ".[cpu,export,hwcheck,dev]"
 	@touch $@
 
-$(REFERENCE)/.installed: pyproject.toml $(CONSTRAINTS)
+$(REFERENCE)/.installed: pyproject.toml $(REFERENCE_CONSTRAINTS)
 	$(PYTHON) -m venv $(REFERENCE)
-	$(REFERENCE)/bin/python $(PIP_INSTALL) -e ".[cpu,export,hwcheck,dev,reference]"
+	$(REFERENCE)/bin/python $(PIP_INSTALL) -c $(REFERENCE_CONSTRAINTS) -e ".[cpu,export,hwcheck,test,reference]"
 	@touch $@
 
 setup: $(VENV)/.installed  ## create .venv and install what export, hwcheck and the runtime need (no torch)
