@@ -41,7 +41,7 @@ SECTIONS = (
 def machine() -> str:
     """The machine and the versions that the figures come from."""
     found = cpu.read()
-    packages = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "numpy", "numba", "pillow"))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "numpy", "pillow"))
     return (
         f"Measured on {found.name or platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}, "
         f"Python {platform.python_version()}, {packages}."

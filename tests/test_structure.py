@@ -30,11 +30,11 @@ MAY_IMPORT = {
         "onnx",
         "gguf",
         "huggingface_hub",
-        "numba",
+        
         "sentencepiece",
     },
 }
-HEAVY = ("torch", "transformers", "onnx", "gguf", "huggingface_hub", "numba", "psutil", "pynvml")
+HEAVY = ("torch", "transformers", "onnx", "gguf", "huggingface_hub",  "psutil", "pynvml")
 
 
 def imported(path: Path) -> set[str]:

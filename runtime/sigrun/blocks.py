@@ -103,15 +103,16 @@ def rows_of(encoding: str, data: Bytes, columns: int, index: NDArray[np.int64]) 
         bad = wanted[0] if wanted[0] < 0 else wanted[-1]
         raise IndexError(f"row {bad} of a table of {total // columns} rows")
     rows = np.empty((wanted.size, columns), np.float32)
-    # The most blocks that a row can touch; a window beyond the last block is cut and its lanes never read.
+    # The most blocks that a row can touch; a window beyond the last block is cut, and that part never used.
     span = (columns - 1) // per_block + 2
     for part in _runs(wanted.size, span * per_block):
         first, offset = np.divmod(wanted[part] * columns, per_block)
         window = np.minimum(first[:, None] + np.arange(span), blocks.shape[0] - 1)  # [rows, span]
         weights = np.empty((window.size, per_block), np.float32)
         _decode_blocks(encoding, blocks[window.reshape(-1)], weights)
-        lanes = np.arange(len(first))[:, None] * (span * per_block) + offset[:, None] + np.arange(columns)
-        np.take(weights.reshape(-1), lanes, out=rows[part])
+        weights = weights.reshape(len(first), span * per_block)
+        for at in np.unique(offset):
+            rows[part][offset == at] = weights[offset == at, at : at + columns]
     return rows[place.reshape(-1)]
 
 
@@ -173,10 +174,9 @@ def _decode_blocks(encoding: str, blocks: Bytes, out: Floats) -> None:
         _DECODE[encoding](blocks[part], out[part])
 
 
-def _floats(blocks: Bytes, at: int, dtype: str = "<f2") -> Floats:
-    """The float at byte ``at`` of each block: [blocks, 1]."""
-    width = np.dtype(dtype).itemsize
-    return np.ascontiguousarray(blocks[:, at : at + width]).view(dtype).astype(np.float32)
+def _halves(blocks: Bytes, at: int) -> Floats:
+    """The float16 at byte ``at`` of each block: [blocks, 1]."""
+    return np.ascontiguousarray(blocks[:, at : at + 2]).view("<f2").astype(np.float32)
 
 
 def _subblock_scales(blocks: Bytes) -> tuple[Floats, Floats]:
@@ -194,22 +194,18 @@ def _subblock_scales(blocks: Bytes) -> tuple[Floats, Floats]:
     codes[1, :, 0] = second & 0x3F3F3F3F
     codes[1, :, 1] = ((third >> 4) & 0x0F0F0F0F) | ((second >> 2) & 0x30303030)
     scales, minima = codes.view(np.uint8).astype(np.float32)  # [blocks, 8] each
-    scales *= _floats(blocks, 0)
-    minima *= _floats(blocks, 2)
+    scales *= _halves(blocks, 0)
+    minima *= _halves(blocks, 2)
     return scales, minima
 
 
-def _decode_f32(blocks: Bytes, out: Floats) -> None:
-    out[...] = blocks.view("<f4")
-
-
-def _decode_f16(blocks: Bytes, out: Floats) -> None:
-    out[...] = blocks.view("<f2")
+def _decode_plain(blocks: Bytes, out: Floats) -> None:
+    out[...] = blocks.view("<f4" if blocks.shape[1] == 4 else "<f2")
 
 
 def _decode_q8_0(blocks: Bytes, out: Floats) -> None:
     out[...] = blocks[:, 2:].view(np.int8)
-    out *= _floats(blocks, 0)
+    out *= _halves(blocks, 0)
 
 
 def _affine(blocks: Bytes, q: Bytes, out: Floats) -> None:
@@ -268,7 +264,7 @@ def _decode_q6_k(blocks: Bytes, out: Floats) -> None:
 
 def _scales_q6_k(blocks: Bytes) -> Floats:
     """Scales d * scale of the sub-blocks of q6_k: [blocks, 16]."""
-    return _floats(blocks, 208) * blocks[:, 192:208].view(np.int8).astype(np.float32)
+    return _halves(blocks, 208) * blocks[:, 192:208].view(np.int8).astype(np.float32)
 
 
 def _nbits_q4_k(blocks: Bytes, q: Bytes, scales: Floats, zeros: Floats) -> None:
@@ -299,12 +295,12 @@ def _nbits_q6_k(blocks: Bytes, q: Bytes, scales: Floats) -> None:
 
 def _nbits_q8_0(blocks: Bytes, q: Bytes, scales: Floats) -> None:
     np.bitwise_xor(blocks[:, 2:], 0x80, out=q)  # signed to offset 128
-    scales[...] = _floats(blocks, 0)
+    scales[...] = _halves(blocks, 0)
 
 
 _DECODE: dict[str, Callable[[Bytes, Floats], None]] = {
-    "f32": _decode_f32,
-    "f16": _decode_f16,
+    "f32": _decode_plain,
+    "f16": _decode_plain,
     "q8_0": _decode_q8_0,
     "q4_k": _decode_q4_k,
     "q5_k": _decode_q5_k,
