@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from sigrun.blocks import BLOCKS, NBits, decode, rows_of, to_nbits
+from sigrun.blocks import BLOCKS, decode, rows_of
 from sigrun.errors import ArtifactError
+from sigrun.nbits import NBits, to_nbits
 from sigrun_recipes.encodings import ENCODINGS
 
 K_QUANTS = ("q4_k", "q5_k", "q6_k")
-NBITS = ("q4_k", "q6_k", "q8_0")
+NBITS = ("q4_k", "q5_k", "q6_k", "q8_0")
 HALF_AT = {"f16": (0,), "q8_0": (0,), "q4_k": (0, 2), "q5_k": (0, 2), "q6_k": (208,)}
 FINITE_HALVES = np.array([h for h in range(1 << 16) if h & 0x7C00 != 0x7C00], "<u2")  # all 63,488 of them
 EVERYDAY_HALVES = np.linspace(1e-4, 2e-3, 997).astype("<f2").view("<u2")
@@ -218,7 +219,9 @@ def run_matmul(n: NBits, columns: int) -> NDArray[np.float32]:
         onnx.ModelProto.SerializeToString(model), providers=["CPUExecutionProvider"]
     )
     product: NDArray[np.float32] = session.run(None, {"a": np.eye(columns, dtype=np.float32)})[0]
-    return product.T
+    if n.minima is None:
+        return product.T
+    return product.T - np.repeat(n.minima, n.block_size, axis=1)  # what the graph subtracts, for activations of one
 
 
 @pytest.mark.parametrize("encoding", NBITS)
@@ -237,7 +240,8 @@ def weights_of(n: NBits) -> NDArray[np.float64]:
     q = n.q if n.bits == 8 else np.stack([n.q & 15, n.q >> 4], axis=-1)
     q = q.reshape(-1, n.block_size).astype(np.float64)
     zeros = np.float64(128) if n.zeros is None else n.zeros.reshape(-1, 1).astype(np.float64)
-    return n.scales.reshape(-1, 1).astype(np.float64) * (q - zeros)
+    minima = np.float64(0) if n.minima is None else n.minima.reshape(-1, 1).astype(np.float64)
+    return n.scales.reshape(-1, 1).astype(np.float64) * (q - zeros) - minima
 
 
 @pytest.mark.parametrize("encoding", NBITS)
@@ -248,12 +252,13 @@ def test_nbits_for_every_finite_scale(encoding: str) -> None:
         assert np.isfinite(n.scales).all()
         ours = weights_of(n)
         weights = decode(encoding, part.reshape(-1)).reshape(ours.shape).astype(np.float64)
-        if n.zeros is None:
+        offset = n.minima if n.zeros is None else n.scales * n.zeros
+        if offset is None:
             assert np.array_equal(ours, weights)
         else:
-            assert np.isfinite(n.zeros).all()
+            assert np.isfinite(offset).all()
             # Where scale * q and the minimum nearly cancel, what is left is exact only next to the two.
-            minima = np.abs(n.scales * n.zeros).reshape(-1, 1).astype(np.float64)
+            minima = np.abs(offset).reshape(-1, 1).astype(np.float64)
             assert (np.abs(ours - weights) <= 1.2e-7 * (np.abs(weights) + minima)).all()
 
 
@@ -268,9 +273,9 @@ def test_nbits_of_flat_sub_blocks() -> None:
     assert np.array_equal(run_matmul(n, 256), weights)
 
 
-def test_nbits_refuses_what_has_no_exact_form() -> None:
-    with pytest.raises(ArtifactError, match="q5_k has no exact MatMulNBits form") as caught:
-        to_nbits("q5_k", some_bytes("q5_k", 9, EVERYDAY_HALVES), 2, 1152)
+def test_nbits_refuses_plain_floats() -> None:
+    with pytest.raises(ArtifactError, match="f16 has no MatMulNBits form") as caught:
+        to_nbits("f16", some_bytes("f16", 2304, EVERYDAY_HALVES), 2, 1152)
     assert caught.value.hint == "decode it to floats instead"
 
 

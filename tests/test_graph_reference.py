@@ -135,7 +135,8 @@ def test_scores(folder: Path, theirs: Any, ours: Siglip) -> None:
             )
 
 
-def test_exact_form_of_q4_k_m_is_torch_on_the_stored_numbers(wide: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", ["q4_k_m", "q5_k_m", "q8_0"])
+def test_the_exact_form_is_torch_on_the_stored_numbers(wide: Path, tmp_path: Path, variant: str) -> None:
     """Put the numbers that the artifact stores into transformers' own model: the same embeddings must come out."""
     import torch
     from transformers import SiglipModel
@@ -143,7 +144,7 @@ def test_exact_form_of_q4_k_m_is_torch_on_the_stored_numbers(wide: Path, tmp_pat
     from sigrun.artifact import Artifact
     from sigrun_exporters.checkpoint.huggingface import source_name, source_shape
 
-    path = export(open_checkpoint(str(wide)), roomy("q4_k_m"), tmp_path).path
+    path = export(open_checkpoint(str(wide)), roomy(variant), tmp_path).path
     model = SiglipModel.from_pretrained(wide).eval()
     state = model.state_dict()
     with Artifact.open(path) as artifact:

@@ -64,13 +64,13 @@ def test_the_token_table_is_not_unpacked() -> None:
 
 
 def test_a_session_that_shares_its_arrays_needs_them_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    copied = {name: need(stored, "image", 1) for name, stored in VARIANTS.items()}
-    shared = dataclasses.replace(constants("cpu"), handover="shared")
-    monkeypatch.setattr(memory, "constants", lambda provider: shared)
-    for name, stored in VARIANTS.items():
-        found, before = need(stored, "image", 1), copied[name]
-        assert found is not None and before is not None
-        assert found.bytes.best_bytes <= before.bytes.best_bytes
+    stored = VARIANTS["q4_k_m"]
+    copied = need(stored, "image", 1)
+    shares = dataclasses.replace(constants("cpu"), handover="shared")
+    monkeypatch.setattr(memory, "constants", lambda provider: shares)
+    shared = need(stored, "image", 1)
+    assert copied is not None and shared is not None
+    assert shared.bytes.best_bytes < copied.bytes.best_bytes
     assert term(VARIANTS["f32"], "image", "weights").best_bytes == 0
     assert term(VARIANTS["f32"], "image", "packed").best_bytes > 0
 
@@ -115,13 +115,13 @@ def test_both_towers_share_one_runtime_and_load_one_after_the_other(provider: Pr
     for stored in VARIANTS.values():
         image, text, both = (need(stored, tower, 3, provider) for tower in TOWER_CHOICES)
         assert image is not None and text is not None and both is not None
-        runtime = constants(provider).runtime.bytes
-        (image_load, image_run), (text_load, text_run) = image.phases, text.phases
-        assert both.phases[1].bytes + runtime == image_run.bytes + text_run.bytes
-        assert both.phases[0].bytes + runtime in (
-            image_load.bytes + text_run.bytes,
-            image_run.bytes + text_load.bytes,
+        runtime = constants(provider).runtime.bytes.best_bytes
+        (image_load, image_run), (text_load, text_run) = (
+            [phase.bytes.best_bytes for phase in found.phases] for found in (image, text)
         )
+        load, run = (phase.bytes.best_bytes for phase in both.phases)
+        assert run == image_run + text_run - runtime
+        assert load <= max(image_load + text_run, image_run + text_load) - runtime
         assert both.bytes.best_bytes >= max(image.bytes.best_bytes, text.bytes.best_bytes)
 
 

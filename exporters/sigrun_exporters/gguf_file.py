@@ -17,7 +17,12 @@ from sigrun_recipes import Architecture, ImageTower, TextTower, TowerName
 
 FILE_TYPES = {
     "f32": gguf.LlamaFileType.ALL_F32,
+    "f16": gguf.LlamaFileType.MOSTLY_F16,
+    "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+    "q6_k": gguf.LlamaFileType.MOSTLY_Q6_K,
+    "q5_k_m": gguf.LlamaFileType.MOSTLY_Q5_K_M,
     "q4_k_m": gguf.LlamaFileType.MOSTLY_Q4_K_M,
+    "q4_k_s": gguf.LlamaFileType.MOSTLY_Q4_K_S,
 }
 """The number that other GGUF tools show as the file's type, by recipe."""
 

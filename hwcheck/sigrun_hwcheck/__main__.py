@@ -1,7 +1,8 @@
-"""``python -m sigrun_hwcheck``."""
+"""``python -m sigrun_hwcheck`` is the command ``hwcheck``."""
 
 import sys
 
 from sigrun_hwcheck.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

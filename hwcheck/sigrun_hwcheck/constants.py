@@ -33,6 +33,10 @@ class Range:
         """A figure without doubt."""
         return cls(nbytes, nbytes, nbytes)
 
+    def at_most(self, nbytes: int) -> Range:
+        """The range cut off at a number of bytes."""
+        return Range(min(self.low_bytes, nbytes), min(self.best_bytes, nbytes), min(self.high_bytes, nbytes))
+
     def __add__(self, other: Range) -> Range:
         return Range(
             self.low_bytes + other.low_bytes,
@@ -74,6 +78,7 @@ class Constants:
         runtime: once a process: the interpreter and its libraries, or a card's context.
         session: once a tower.
         mapped: pages of the file in work while a tower is unpacked.
+        retained: share of the unpacked arrays that is not given back when they are freed.
         activations: factor on the computed peak of live activations.
     """
 
@@ -83,6 +88,7 @@ class Constants:
     runtime: Constant
     session: Constant
     mapped: Constant
+    retained: Factor
     activations: Factor
 
 
@@ -93,7 +99,6 @@ def constants(provider: Provider) -> Constants:
     if table["format"] != FORMAT:
         raise ValueError(f"constants.toml: format is {table['format']!r}; this version reads format {FORMAT}")
     entry = table[provider]
-    factor = entry["activations"]
     return Constants(
         label=entry["label"],
         micro_batch_tokens=entry["micro_batch_tokens"],
@@ -101,9 +106,14 @@ def constants(provider: Provider) -> Constants:
         runtime=_constant(entry["runtime"]),
         session=_constant(entry["session"]),
         mapped=_constant(entry["mapped"]),
-        activations=Factor(factor["low"], factor["best"], factor["high"], factor["source"]),
+        retained=_factor(entry["retained"]),
+        activations=_factor(entry["activations"]),
     )
 
 
 def _constant(entry: dict[str, Any]) -> Constant:
     return Constant(Range(entry["low_bytes"], entry["best_bytes"], entry["high_bytes"]), entry["source"])
+
+
+def _factor(entry: dict[str, Any]) -> Factor:
+    return Factor(entry["low"], entry["best"], entry["high"], entry["source"])

@@ -6,6 +6,7 @@ The terms, for the compute form ``exact``:
 
 weights       what the session computes with: follows exactly from encodings and shapes
 unpacked      the arrays handed to the session, until it stands
+retained      what the C library does not give back of them
 packed        dense matrices once more, laid out for the kernels, where the session shares the arrays
 activations   what a running batch holds; grows with the batch up to the runtime's micro-batch
 workspace     one matrix as float32, the scratch in which MatMulNBits decodes
@@ -28,12 +29,13 @@ TowerChoice = Literal["image", "text", "both"]
 TOWER_CHOICES: tuple[TowerChoice, ...] = ("image", "text", "both")
 
 TermName = Literal[
-    "weights", "unpacked", "packed", "activations", "workspace", "session", "runtime", "mapped"
+    "weights", "unpacked", "retained", "packed", "activations", "workspace", "session", "runtime", "mapped"
 ]
 PhaseName = Literal["load", "run"]
 
 LOADING: tuple[TermName, ...] = ("weights", "unpacked", "packed", "session", "mapped")
-RUNNING: tuple[TermName, ...] = ("weights", "packed", "activations", "workspace", "session")
+WAITING: tuple[TermName, ...] = ("weights", "packed", "activations", "workspace", "session", "mapped")
+RUNNING: tuple[TermName, ...] = (*WAITING, "retained")
 
 FLOAT_BYTES = 4
 
@@ -95,7 +97,8 @@ def need(stored: Stored, tower: TowerChoice, batch: int, provider: Provider = "c
     """Memory to run one tower, or both in one process, at a batch size.
 
     Towers do not run at the same time, but a session keeps what it once took: the second tower is loaded while
-    the first still holds its activations. ``None`` if the variant lacks the tower.
+    the first still holds its activations (but takes up what the C library retained). ``None`` if the variant
+    lacks the tower.
 
     Raises:
         ValueError: the batch is below 1.
@@ -109,14 +112,13 @@ def need(stored: Stored, tower: TowerChoice, batch: int, provider: Provider = "c
     terms = {t: _terms(stored, t, batch, known) for t in towers}
     runtime = Term("runtime", known.runtime.bytes, known.runtime.source)
 
-    def phase(name: PhaseName, loading: TowerName | None) -> Phase:
-        there = [
-            term for t in towers for term in terms[t] if term.name in (LOADING if t == loading else RUNNING)
-        ]
+    def phase(name: PhaseName, names: dict[TowerName, tuple[TermName, ...]]) -> Phase:
+        there = [term for t in towers for term in terms[t] if term.name in names[t]]
         return Phase(name, (*_merged(there), runtime))
 
-    loads = [phase("load", last) for last in towers]
-    return Need(tower, batch, (max(loads, key=lambda p: p.resident_bytes.best_bytes), phase("run", None)))
+    loads = [phase("load", {t: LOADING if t == last else WAITING for t in towers}) for last in towers]
+    run = phase("run", dict.fromkeys(towers, RUNNING))
+    return Need(tower, batch, (max(loads, key=lambda p: p.resident_bytes.best_bytes), run))
 
 
 def _terms(stored: Stored, tower: TowerName, batch: int, known: Constants) -> list[Term]:
@@ -127,15 +129,23 @@ def _terms(stored: Stored, tower: TowerName, batch: int, known: Constants) -> li
     arrays = sum(_array_bytes(t) for t in tensors)
     viewed = sum(_array_bytes(t) for t in tensors if _viewed(t))
     multiplied = sum(_array_bytes(t) for t in tensors if t.packing == "dense" and t.kind in _MULTIPLIED)
+    on_disk = stored.nbytes(tower)
     shared = known.handover == "shared"
+    unpacked = arrays - viewed if known.handover == "copied" else 0
     return [
         Term("weights", Range.exactly(arrays - viewed if shared else arrays), "exact"),
-        Term("unpacked", Range.exactly(arrays - viewed if known.handover == "copied" else 0), "exact"),
+        Term("unpacked", Range.exactly(unpacked), "exact"),
+        Term("retained", known.retained.of(unpacked), known.retained.source),
         Term("packed", Range.exactly(multiplied if shared else 0), "exact"),
         Term("activations", known.activations.of(alive), known.activations.source),
         Term("workspace", Range(0, scratch, scratch), "measured"),
         Term("session", known.session.bytes, known.session.source),
-        Term("mapped", known.mapped.bytes + Range(0, viewed, viewed), known.mapped.source, reclaimable=True),
+        Term(
+            "mapped",
+            known.mapped.bytes.at_most(on_disk) + Range(0, viewed, viewed),
+            "measured",
+            reclaimable=True,
+        ),
     ]
 
 

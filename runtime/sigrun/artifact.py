@@ -18,6 +18,7 @@ from sigrun import blocks
 from sigrun.errors import ArtifactError
 from sigrun.gguf import GgufFile
 from sigrun.manifest import KEY, TOWERS, Manifest, StoredTensor, TowerName
+from sigrun.nbits import NBits, to_nbits
 from sigrun.tokens import TokenizerSpec
 
 ARCHITECTURE = "siglip"
@@ -121,11 +122,11 @@ class Artifact:
         tensor = self.tensors[name]
         return blocks.decode(tensor.encoding, self.data(name)).reshape(tensor.shape)
 
-    def nbits(self, name: str) -> blocks.NBits:
+    def nbits(self, name: str) -> NBits:
         """A matrix as MatMulNBits takes it: the same numbers, no float copy of the matrix."""
         tensor = self.tensors[name]
         rows, columns = tensor.shape
-        return blocks.to_nbits(tensor.encoding, self.data(name), rows, columns)
+        return to_nbits(tensor.encoding, self.data(name), rows, columns)
 
     def token_rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Rows of the token table: ids [n] → float32 [n, width]. Only the blocks of those rows are read."""

@@ -16,8 +16,7 @@ stays below a few MiB whatever the size of a tensor.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,25 +47,6 @@ BLOCKS: dict[str, Block] = {
 }
 
 
-@dataclass(frozen=True)
-class NBits:
-    """A [N, K] matrix as the operator com.microsoft.MatMulNBits takes it: weight = scale * (q - zero).
-
-    Attributes:
-        bits: 4 or 8 bits a weight.
-        block_size: consecutive weights of a row that share a scale.
-        q: uint8 [N, K / block_size, block_size * bits / 8]; at 4 bits weight 2i is the low nibble of byte i.
-        scales: float32 [N, K / block_size].
-        zeros: float32 zero points [N, K / block_size], or None for the operator's default (128 at 8 bits).
-    """
-
-    bits: Literal[4, 8]
-    block_size: int
-    q: Bytes
-    scales: Floats
-    zeros: Floats | None
-
-
 def decode(encoding: str, data: Bytes) -> Floats:
     """The weights in ``data``, uint8 [whole blocks], as a flat float32 array.
 
@@ -75,7 +55,7 @@ def decode(encoding: str, data: Bytes) -> Floats:
     Raises:
         ArtifactError: the encoding is unknown, or the bytes are not whole blocks.
     """
-    blocks = _blocks(encoding, data)  # [blocks, size]
+    blocks = as_blocks(encoding, data)  # [blocks, size]
     if encoding == "f32":
         return blocks.reshape(-1).view("<f4").astype(np.float32, copy=False)
     out = np.empty((blocks.shape[0], BLOCKS[encoding].weights), np.float32)
@@ -93,7 +73,7 @@ def rows_of(encoding: str, data: Bytes, columns: int, index: NDArray[np.int64]) 
         ArtifactError: as ``decode``, or ``data`` is not whole rows.
         IndexError: an index is negative or past the last row.
     """
-    blocks = _blocks(encoding, data)
+    blocks = as_blocks(encoding, data)
     per_block = BLOCKS[encoding].weights
     total = blocks.shape[0] * per_block
     if columns < 1 or total % columns:
@@ -105,7 +85,7 @@ def rows_of(encoding: str, data: Bytes, columns: int, index: NDArray[np.int64]) 
     rows = np.empty((wanted.size, columns), np.float32)
     # The most blocks that a row can touch; a window beyond the last block is cut, and that part never used.
     span = (columns - 1) // per_block + 2
-    for part in _runs(wanted.size, span * per_block):
+    for part in runs(wanted.size, span * per_block):
         first, offset = np.divmod(wanted[part] * columns, per_block)
         window = np.minimum(first[:, None] + np.arange(span), blocks.shape[0] - 1)  # [rows, span]
         weights = np.empty((window.size, per_block), np.float32)
@@ -116,43 +96,7 @@ def rows_of(encoding: str, data: Bytes, columns: int, index: NDArray[np.int64]) 
     return rows[place.reshape(-1)]
 
 
-def to_nbits(encoding: str, data: Bytes, rows: int, columns: int) -> NBits:
-    """The stored numbers of a [rows, columns] matrix in MatMulNBits' layout; nothing is rounded to fewer bits.
-
-    q4_k becomes 4-bit in blocks of 32 with float zero points, q6_k 8-bit in blocks of 16, q8_0 8-bit in blocks of 32.
-    Rows may lie folded, end to end across super-blocks. The operator's weights differ from ``decode`` by at most some
-    1e-7 of the larger of the weight and its minimum.
-
-    Raises:
-        ArtifactError: as ``decode``; the bytes are not rows * columns weights; a scale would serve two rows; or the
-            encoding has no exact form there. q5_k has none: its 5 bits need the 8-bit form, which takes no float zero
-            points, so use ``decode``.
-    """
-    blocks = _blocks(encoding, data)
-    if encoding not in _NBITS:
-        raise ArtifactError(
-            f"{encoding} has no exact MatMulNBits form; there are: {', '.join(_NBITS)}",
-            hint="decode it to floats instead",
-        )
-    bits, block_size, has_zeros, fill = _NBITS[encoding]
-    per_block = BLOCKS[encoding].weights
-    if blocks.shape[0] * per_block != rows * columns:
-        raise ArtifactError(f"{blocks.shape[0] * per_block} weights are not a matrix of {rows} x {columns}")
-    if columns < 1 or columns % block_size:
-        raise ArtifactError(f"rows of {columns} weights are not whole {encoding} sub-blocks of {block_size}")
-    shape = rows, columns // block_size
-    q = np.empty((*shape, block_size * bits // 8), np.uint8)
-    scales = np.empty(shape, np.float32)
-    zeros = np.empty(shape, np.float32) if has_zeros else None
-    # The same memory by blocks: [blocks, bytes], [blocks, sub-blocks].
-    arrays = (q, scales) if zeros is None else (q, scales, zeros)
-    flat = tuple(a.reshape(blocks.shape[0], a.size // max(1, blocks.shape[0])) for a in arrays)
-    for part in _runs(blocks.shape[0], per_block):
-        fill(blocks[part], *(a[part] for a in flat))
-    return NBits(bits, block_size, q, scales, zeros)
-
-
-def _blocks(encoding: str, data: Bytes) -> Bytes:
+def as_blocks(encoding: str, data: Bytes) -> Bytes:
     """``data`` as [blocks, size]."""
     if encoding not in BLOCKS:
         raise ArtifactError(f"unknown encoding '{encoding}'; known here: {', '.join(BLOCKS)}")
@@ -162,7 +106,7 @@ def _blocks(encoding: str, data: Bytes) -> Bytes:
     return np.ascontiguousarray(data).reshape(-1, size)
 
 
-def _runs(count: int, weights: int) -> Iterator[slice]:
+def runs(count: int, weights: int) -> Iterator[slice]:
     """Slices over ``count`` things of so many weights each, about RUN weights at a time."""
     step = max(1, RUN // weights)
     return (slice(i, i + step) for i in range(0, count, step))
@@ -170,16 +114,16 @@ def _runs(count: int, weights: int) -> Iterator[slice]:
 
 def _decode_blocks(encoding: str, blocks: Bytes, out: Floats) -> None:
     """Decode uint8 [blocks, size] into ``out``, float32 [blocks, weights]."""
-    for part in _runs(blocks.shape[0], BLOCKS[encoding].weights):
+    for part in runs(blocks.shape[0], BLOCKS[encoding].weights):
         _DECODE[encoding](blocks[part], out[part])
 
 
-def _halves(blocks: Bytes, at: int) -> Floats:
+def halves(blocks: Bytes, at: int) -> Floats:
     """The float16 at byte ``at`` of each block: [blocks, 1]."""
     return np.ascontiguousarray(blocks[:, at : at + 2]).view("<f2").astype(np.float32)
 
 
-def _subblock_scales(blocks: Bytes) -> tuple[Floats, Floats]:
+def subblock_scales(blocks: Bytes) -> tuple[Floats, Floats]:
     """Scales d * scale and minima dmin * min of the sub-blocks of q4_k or q5_k: [blocks, 8] each.
 
     Twelve bytes hold sixteen 6-bit numbers. Taken as three words of four bytes, all four numbers of a word unpack at
@@ -194,8 +138,8 @@ def _subblock_scales(blocks: Bytes) -> tuple[Floats, Floats]:
     codes[1, :, 0] = second & 0x3F3F3F3F
     codes[1, :, 1] = ((third >> 4) & 0x0F0F0F0F) | ((second >> 2) & 0x30303030)
     scales, minima = codes.view(np.uint8).astype(np.float32)  # [blocks, 8] each
-    scales *= _halves(blocks, 0)
-    minima *= _halves(blocks, 2)
+    scales *= halves(blocks, 0)
+    minima *= halves(blocks, 2)
     return scales, minima
 
 
@@ -205,12 +149,12 @@ def _decode_plain(blocks: Bytes, out: Floats) -> None:
 
 def _decode_q8_0(blocks: Bytes, out: Floats) -> None:
     out[...] = blocks[:, 2:].view(np.int8)
-    out *= _halves(blocks, 0)
+    out *= halves(blocks, 0)
 
 
 def _affine(blocks: Bytes, q: Bytes, out: Floats) -> None:
     """out = d * scale * q - dmin * min, for q uint8 [blocks, 256]."""
-    scales, minima = _subblock_scales(blocks)
+    scales, minima = subblock_scales(blocks)
     out[...] = q
     weights = out.reshape(-1, 8, 32)
     weights *= scales[:, :, None]
@@ -226,19 +170,27 @@ def _decode_q4_k(blocks: Bytes, out: Floats) -> None:
 
 
 def _decode_q5_k(blocks: Bytes, out: Floats) -> None:
+    q = np.empty((blocks.shape[0], 256), np.uint8)
+    unpack_q5_k(blocks, q)
+    _affine(blocks, q, out)
+
+
+def unpack_q5_k(blocks: Bytes, q: Bytes) -> None:
+    """Unpack into ``q``, uint8 [blocks, 256], the 5-bit numbers 0-31.
+
+    Low nibbles lie as in Q4_K; bit j of byte i of the 32 bytes before them is the fifth bit of weight i of
+    sub-block j.
+    """
     packed = blocks[:, 48:].reshape(-1, 4, 32)
-    fifth = np.ascontiguousarray(
-        blocks[:, 16:48]
-    )  # bit j of byte i: the fifth bit of weight i of sub-block j
-    q = np.empty((blocks.shape[0], 4, 2, 32), np.uint8)
-    np.bitwise_and(packed, 15, out=q[:, :, 0])
-    np.right_shift(packed, 4, out=q[:, :, 1])
+    fifth = np.ascontiguousarray(blocks[:, 16:48])
+    parts = q.reshape(-1, 4, 2, 32)
+    np.bitwise_and(packed, 15, out=parts[:, :, 0])
+    np.right_shift(packed, 4, out=parts[:, :, 1])
     for j in range(8):
-        q[:, j // 2, j % 2] |= ((fifth >> j) & 1) << 4
-    _affine(blocks, q.reshape(-1, 256), out)
+        parts[:, j // 2, j % 2] |= ((fifth >> j) & 1) << 4
 
 
-def _unpack_q6_k(blocks: Bytes, q: Bytes) -> None:
+def unpack_q6_k(blocks: Bytes, q: Bytes) -> None:
     """Unpack into ``q``, uint8 [blocks, 256], the 6-bit numbers 0-63.
 
     Each half of a block, 128 weights in four groups of 32, has 64 bytes of low nibbles (groups 0 and 1 low, 2 and 3
@@ -255,47 +207,16 @@ def _unpack_q6_k(blocks: Bytes, q: Bytes) -> None:
 
 def _decode_q6_k(blocks: Bytes, out: Floats) -> None:
     q = np.empty((blocks.shape[0], 256), np.uint8)
-    _unpack_q6_k(blocks, q)
+    unpack_q6_k(blocks, q)
     q -= 32  # wraps: the bytes are then signed numbers
     out[...] = q.view(np.int8)
     weights = out.reshape(-1, 16, 16)
-    weights *= _scales_q6_k(blocks)[:, :, None]
+    weights *= scales_q6_k(blocks)[:, :, None]
 
 
-def _scales_q6_k(blocks: Bytes) -> Floats:
+def scales_q6_k(blocks: Bytes) -> Floats:
     """Scales d * scale of the sub-blocks of q6_k: [blocks, 16]."""
-    return _halves(blocks, 208) * blocks[:, 192:208].view(np.int8).astype(np.float32)
-
-
-def _nbits_q4_k(blocks: Bytes, q: Bytes, scales: Floats, zeros: Floats) -> None:
-    # Two neighbouring weights lie in neighbouring bytes here and in one byte there: as 16-bit words 0x0b0a -> 0xba.
-    pairs = np.ascontiguousarray(blocks[:, 16:]).view(
-        "<u2"
-    )  # [blocks, 64], low nibbles one sub-block, high the next
-    halves = q.view(np.complex128).reshape(-1, 4, 2)  # an item is a sub-block's 16 bytes
-    for half, words in enumerate((pairs & 0x0F0F, (pairs >> 4) & 0x0F0F)):
-        words |= words >> 4
-        halves[:, :, half] = words.astype(np.uint8).view(np.complex128)
-    scale, minimum = _subblock_scales(blocks)
-    flat = scale == 0  # every weight is -minimum, whatever its q: write that as minimum * (0 - 1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        np.divide(minimum, scale, out=zeros)
-    scales[...] = scale
-    if flat.any():
-        scales[flat] = minimum[flat]
-        zeros[flat] = 1
-        q.reshape(-1, 8, 16)[flat] = 0
-
-
-def _nbits_q6_k(blocks: Bytes, q: Bytes, scales: Floats) -> None:
-    _unpack_q6_k(blocks, q)
-    q += 128 - 32
-    scales[...] = _scales_q6_k(blocks)
-
-
-def _nbits_q8_0(blocks: Bytes, q: Bytes, scales: Floats) -> None:
-    np.bitwise_xor(blocks[:, 2:], 0x80, out=q)  # signed to offset 128
-    scales[...] = _halves(blocks, 0)
+    return halves(blocks, 208) * blocks[:, 192:208].view(np.int8).astype(np.float32)
 
 
 _DECODE: dict[str, Callable[[Bytes, Floats], None]] = {
@@ -305,10 +226,4 @@ _DECODE: dict[str, Callable[[Bytes, Floats], None]] = {
     "q4_k": _decode_q4_k,
     "q5_k": _decode_q5_k,
     "q6_k": _decode_q6_k,
-}
-# bits, block size, whether there are zero points, what fills a run of blocks
-_NBITS: dict[str, tuple[Literal[4, 8], int, bool, Callable[..., Any]]] = {
-    "q4_k": (4, 32, True, _nbits_q4_k),
-    "q6_k": (8, 16, False, _nbits_q6_k),
-    "q8_0": (8, 32, False, _nbits_q8_0),
 }

@@ -23,9 +23,8 @@ TowerName = Literal["image", "text"]
 TOWERS: tuple[TowerName, ...] = get_args(TowerName)
 Packing = Literal["dense", "nbits"]
 """How a graph takes a weight: ``dense`` as one float32 initializer under the tensor's name; ``nbits`` as what
-MatMulNBits takes, under the tensor's name with the suffixes of :data:`NBITS_PARTS`."""
-
-NBITS_PARTS = (".q", ".scales", ".zeros")
+MatMulNBits takes, one initializer a part under the tensor's name with ``.q``, ``.scales`` and, where the encoding
+has them, ``.zeros`` or ``.minima`` (:meth:`sigrun.nbits.NBits.parts`)."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sigrun.artifact import Artifact
 from sigrun.errors import ArtifactError, ProviderError
-from sigrun.manifest import NBITS_PARTS, Packing, TowerName
+from sigrun.manifest import Packing, TowerName
 
 FORMS = ("exact",)
 PROVIDERS = {"cpu": "CPUExecutionProvider"}
@@ -104,9 +104,5 @@ def _initializers(
     if packing == "dense":
         yield name, artifact.dense(name)
         return
-    packed = artifact.nbits(name)
-    q, scales, zeros = (name + suffix for suffix in NBITS_PARTS)
-    yield q, packed.q
-    yield scales, packed.scales
-    if packed.zeros is not None:
-        yield zeros, packed.zeros
+    for part, array in artifact.nbits(name).parts().items():
+        yield f"{name}.{part}", array

@@ -1,31 +1,33 @@
 """Linear layers in form ``exact``: the stored numbers, multiplied in float32.
 
 Dense float32 weights go to ``Gemm``. Quantized ones stay packed: each block's scale, and for Q4_K its minimum
-as a float zero point, map onto ``MatMulNBits`` without loss (see :mod:`sigrun.blocks`).
+as a float zero point, map onto ``MatMulNBits`` without loss (see :mod:`sigrun.nbits`). Q5_K's minima meet the sums
+of the activations over each block in a small ``Gemm`` of their own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from sigrun.manifest import NBITS_PARTS
 from sigrun_exporters.graph.builder import MICROSOFT, GraphBuilder, Value
 from sigrun_recipes import TensorPlan
 
 
 @dataclass(frozen=True)
 class NBitsForm:
-    """How MatMulNBits takes an encoding: ``zeros`` where its zero points are floats."""
+    """How MatMulNBits takes an encoding; ``offset`` is its third array, if any."""
 
     bits: int
     block_size: int
-    zeros: bool
+    offset: Literal["zeros", "minima"] | None
 
 
 NBITS: dict[str, NBitsForm] = {
-    "q4_k": NBitsForm(4, 32, True),
-    "q6_k": NBitsForm(8, 16, False),
-    "q8_0": NBitsForm(8, 32, False),
+    "q4_k": NBitsForm(4, 32, "zeros"),
+    "q5_k": NBitsForm(8, 32, "minima"),
+    "q6_k": NBitsForm(8, 16, None),
+    "q8_0": NBitsForm(8, 32, None),
 }
 
 
@@ -38,17 +40,16 @@ def linear(graph: GraphBuilder, x: Value, weight: TensorPlan, bias: Value) -> Va
     if form is None:
         return graph.node("Gemm", x, graph.dense(name, (rows, columns)), bias, name=label, transB=1)
     graph.weights[name] = "nbits"
-    q, scales, zeros = (name + suffix for suffix in NBITS_PARTS)
     blocks = columns // form.block_size
     inputs = [
         x,
-        graph.external(q, (rows, blocks, form.block_size * form.bits // 8), "uint8"),
-        graph.external(scales, (rows, blocks), "float32"),
-        graph.external(zeros, (rows, blocks), "float32") if form.zeros else "",
+        graph.external(f"{name}.q", (rows, blocks, form.block_size * form.bits // 8), "uint8"),
+        graph.external(f"{name}.scales", (rows, blocks), "float32"),
+        graph.external(f"{name}.zeros", (rows, blocks), "float32") if form.offset == "zeros" else "",
         "",  # g_idx, deprecated
         bias,
     ]
-    return graph.node(
+    y = graph.node(
         "MatMulNBits",
         *inputs,
         domain=MICROSOFT,
@@ -58,3 +59,14 @@ def linear(graph: GraphBuilder, x: Value, weight: TensorPlan, bias: Value) -> Va
         bits=form.bits,
         block_size=form.block_size,
     )
+    if form.offset != "minima":
+        return y
+    minima = graph.external(f"{name}.minima", (rows, blocks), "float32")
+    sums = _block_sums(graph, x, blocks, form.block_size)
+    return graph.node("Gemm", sums, minima, y, name=f"{label}.minima", alpha=-1.0, transB=1)
+
+
+def _block_sums(graph: GraphBuilder, x: Value, blocks: int, block_size: int) -> Value:
+    """Sums of x [n, K] over each block: [n, blocks]."""
+    by_block = graph.node("Reshape", x, graph.shape(-1, blocks, block_size))
+    return graph.node("ReduceSum", by_block, graph.shape(-1), keepdims=0)

@@ -1,0 +1,143 @@
+"""Stored matrices laid out anew for ONNX Runtime's MatMulNBits, without rounding anything to fewer bits.
+
+The operator multiplies by packed weights, ``scale * (q - zero)`` in blocks along a row. Every quantized encoding has
+such a form; Q5_K needs its minima beside it. Works on plain arrays, keeps no state and lets go of the GIL in its inner
+loops, as :mod:`sigrun.blocks` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from sigrun.blocks import (
+    BLOCKS,
+    Bytes,
+    Floats,
+    as_blocks,
+    halves,
+    runs,
+    scales_q6_k,
+    subblock_scales,
+    unpack_q5_k,
+    unpack_q6_k,
+)
+from sigrun.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class NBits:
+    """A [N, K] matrix as the operator com.microsoft.MatMulNBits takes it: weight = scale * (q - zero) - minimum.
+
+    Attributes:
+        bits: 4 or 8 bits a weight.
+        block_size: consecutive weights of a row that share a scale.
+        q: uint8 [N, K / block_size, block_size * bits / 8]; at 4 bits weight 2i is the low nibble of byte i.
+        scales: float32 [N, K / block_size].
+        zeros: float32 zero points [N, K / block_size], or None for the operator's default (128 at 8 bits).
+        minima: float32 [N, K / block_size], or None for zeros. The operator knows no minimum: what it adds up to is
+            the sums of the activations over each block, times these, and the graph subtracts that.
+    """
+
+    bits: Literal[4, 8]
+    block_size: int
+    q: Bytes
+    scales: Floats
+    zeros: Floats | None = None
+    minima: Floats | None = None
+
+    def parts(self) -> dict[str, Bytes | Floats]:
+        """The arrays there are, by field name: what a graph takes as one initializer each."""
+        found: dict[str, Bytes | Floats] = {"q": self.q, "scales": self.scales}
+        if self.zeros is not None:
+            found["zeros"] = self.zeros
+        if self.minima is not None:
+            found["minima"] = self.minima
+        return found
+
+
+def to_nbits(encoding: str, data: Bytes, rows: int, columns: int) -> NBits:
+    """The stored numbers of a [rows, columns] matrix in MatMulNBits' layout; nothing is rounded to fewer bits.
+
+    q4_k becomes 4-bit in blocks of 32 with float zero points, q5_k 8-bit in blocks of 32 with minima beside it (8 bits
+    take no float zero point), q6_k 8-bit in blocks of 16, q8_0 8-bit in blocks of 32. Rows may lie folded, end to end
+    across super-blocks. The operator's weights differ from ``decode`` by at most some 1e-7 of the larger of the weight
+    and its minimum.
+
+    Raises:
+        ArtifactError: as ``decode``; the encoding is a plain float; the bytes are not rows * columns weights; or a
+            scale would serve two rows.
+    """
+    blocks = as_blocks(encoding, data)
+    if encoding not in _NBITS:
+        raise ArtifactError(
+            f"{encoding} has no MatMulNBits form; there are: {', '.join(_NBITS)}",
+            hint="decode it to floats instead",
+        )
+    bits, block_size, offset, fill = _NBITS[encoding]
+    per_block = BLOCKS[encoding].weights
+    if blocks.shape[0] * per_block != rows * columns:
+        raise ArtifactError(f"{blocks.shape[0] * per_block} weights are not a matrix of {rows} x {columns}")
+    if columns < 1 or columns % block_size:
+        raise ArtifactError(f"rows of {columns} weights are not whole {encoding} sub-blocks of {block_size}")
+    shape = rows, columns // block_size
+    q = np.empty((*shape, block_size * bits // 8), np.uint8)
+    scales = np.empty(shape, np.float32)
+    third = np.empty(shape, np.float32) if offset is not None else None
+    # The same memory by blocks: [blocks, bytes], [blocks, sub-blocks].
+    arrays: tuple[Bytes | Floats, ...] = (q, scales) if third is None else (q, scales, third)
+    flat = [a.reshape(blocks.shape[0], a.size // max(1, blocks.shape[0])) for a in arrays]
+    for part in runs(blocks.shape[0], per_block):
+        fill(blocks[part], *(a[part] for a in flat))
+    if offset == "zeros":
+        return NBits(bits, block_size, q, scales, zeros=third)
+    return NBits(bits, block_size, q, scales, minima=third)
+
+
+def _nbits_q4_k(blocks: Bytes, q: Bytes, scales: Floats, zeros: Floats) -> None:
+    # Two neighbouring weights lie in neighbouring bytes here and in one byte there: as 16-bit words 0x0b0a -> 0xba.
+    pairs = np.ascontiguousarray(blocks[:, 16:]).view(
+        "<u2"
+    )  # [blocks, 64], low nibbles one sub-block, high the next
+    halves = q.view(np.complex128).reshape(-1, 4, 2)  # an item is a sub-block's 16 bytes
+    for half, words in enumerate((pairs & 0x0F0F, (pairs >> 4) & 0x0F0F)):
+        words |= words >> 4
+        halves[:, :, half] = words.astype(np.uint8).view(np.complex128)
+    scale, minimum = subblock_scales(blocks)
+    flat = scale == 0  # every weight is -minimum, whatever its q: write that as minimum * (0 - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        np.divide(minimum, scale, out=zeros)
+    scales[...] = scale
+    if flat.any():
+        scales[flat] = minimum[flat]
+        zeros[flat] = 1
+        q.reshape(-1, 8, 16)[flat] = 0
+
+
+def _nbits_q5_k(blocks: Bytes, q: Bytes, scales: Floats, minima: Floats) -> None:
+    unpack_q5_k(blocks, q)
+    q += 128
+    scales[...], minima[...] = subblock_scales(blocks)
+
+
+def _nbits_q6_k(blocks: Bytes, q: Bytes, scales: Floats) -> None:
+    unpack_q6_k(blocks, q)
+    q += 128 - 32
+    scales[...] = scales_q6_k(blocks)
+
+
+def _nbits_q8_0(blocks: Bytes, q: Bytes, scales: Floats) -> None:
+    np.bitwise_xor(blocks[:, 2:], 0x80, out=q)  # signed to offset 128
+    scales[...] = halves(blocks, 0)
+
+
+# bits, block size, what the third array is, what fills a run of blocks
+_NBITS: dict[str, tuple[Literal[4, 8], int, Literal["zeros", "minima"] | None, Callable[..., Any]]] = {
+    "q4_k": (4, 32, "zeros", _nbits_q4_k),
+    "q5_k": (8, 32, "minima", _nbits_q5_k),
+    "q6_k": (8, 16, None, _nbits_q6_k),
+    "q8_0": (8, 32, None, _nbits_q8_0),
+}
