@@ -221,7 +221,9 @@ def run_matmul(n: NBits, columns: int) -> NDArray[np.float32]:
     product: NDArray[np.float32] = session.run(None, {"a": np.eye(columns, dtype=np.float32)})[0]
     if n.minima is None:
         return product.T
-    return product.T - np.repeat(n.minima, n.block_size, axis=1)  # what the graph subtracts, for activations of one
+    return product.T - np.repeat(
+        n.minima, n.block_size, axis=1
+    )  # what the graph subtracts, for activations of one
 
 
 @pytest.mark.parametrize("encoding", NBITS)

@@ -170,3 +170,23 @@ def test_folding_fills_blocks_and_never_splits_a_sub_block(name: str, rows: int,
 def test_unknown_recipe_lists_the_known() -> None:
     with pytest.raises(RecipeFileError, match="q4_k_m"):
         load("q4_k_xl")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (MINIMAL.replace('"q8_0"', '"q9_z"'), "mine.toml, line 9: default.linear is 'q9_z'"),
+        (MINIMAL.replace("patch =", "ptch ="), "mine.toml, line 11: default.ptch is not a key"),
+        (MINIMAL + '[tensors]\n"v.head.probe" = "f8"\n', "mine.toml, line 13: tensors.v.head.probe is 'f8'"),
+        (
+            MINIMAL + '[[rules]]\nmatch = "a"\nencoding = "f16"\n[[rules]]\nmatch = "b"\nencoding = "x"\n',
+            "mine.toml, line 17: rules[1].encoding is 'x'",
+        ),
+        (MINIMAL + '[[rules]]\nencoding = "f16"\n', "mine.toml, line 12: rules[0].match must be a string"),
+        (MINIMAL.replace("summary", "note"), "mine.toml, line 4: note is not a key"),
+    ],
+)
+def test_errors_name_the_line(text: str, says: str) -> None:
+    with pytest.raises(RecipeFileError) as caught:
+        parse(text.encode(), "mine.toml")
+    assert says in str(caught.value)

@@ -30,11 +30,10 @@ MAY_IMPORT = {
         "onnx",
         "gguf",
         "huggingface_hub",
-        
         "sentencepiece",
     },
 }
-HEAVY = ("torch", "transformers", "onnx", "gguf", "huggingface_hub",  "psutil", "pynvml")
+HEAVY = ("torch", "transformers", "onnx", "gguf", "huggingface_hub", "psutil", "pynvml")
 
 
 def imported(path: Path) -> set[str]:

@@ -13,6 +13,7 @@ even when rows are folded. Every such substitution is kept in the plan, so that 
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ def parse(data: bytes, where: str) -> Recipe:
         table = tomllib.loads(data.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeFileError(f"{where}: not a TOML file: {error}") from error
-    reader = _Reader(where)
+    reader = _Reader(where, data.decode("utf-8"))
     reader.keys(table, "", {"format", "name", "summary", "rewrites", "limit", "default", "tensors", "rules"})
     if table.get("format") != FORMAT:
         raise RecipeFileError(
@@ -182,11 +183,36 @@ def parse(data: bytes, where: str) -> Recipe:
 class _Reader:
     """Typed look-ups in a TOML table whose errors name the file and the key."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, text: str) -> None:
         self.where = where
+        self.text = text
 
     def fail(self, key: str, problem: str) -> RecipeFileError:
-        return RecipeFileError(f"{self.where}: {key} {problem}")
+        return RecipeFileError(f"{self.where}{self._line(key)}: {key} {problem}")
+
+    def _line(self, key: str) -> str:
+        """``, line 7`` where the key is written, or nothing where it is missing."""
+        rule = re.fullmatch(r"rules\[(\d+)\](?:\.(\w+))?", key)
+        start = 0
+        if rule is not None:
+            starts = [m.start() for m in re.finditer(r"^[ \t]*\[\[\s*rules\s*\]\]", self.text, re.MULTILINE)]
+            start = starts[int(rule[1])] if int(rule[1]) < len(starts) else 0
+            leaf = rule[2]
+        else:
+            table, _, leaf = key.partition(".")
+            heading = re.search(rf"^[ \t]*\[\s*{re.escape(table)}\s*\]", self.text, re.MULTILINE)
+            if heading is not None:
+                start = heading.start()
+            leaf = leaf or table
+        found = (
+            re.compile(rf'^[ \t]*"?{re.escape(leaf)}"?\s*=', re.MULTILINE).search(self.text, start)
+            if leaf
+            else None
+        )
+        if found is None and rule is None:
+            return ""
+        at = found.start() if found is not None else start
+        return f", line {self.text.count(chr(10), 0, at) + 1}"
 
     def keys(self, table: Mapping[str, Any], key: str, known: set[str]) -> None:
         for name in table:
@@ -200,10 +226,10 @@ class _Reader:
             raise self.fail(key, "must be a table")
         return value
 
-    def string(self, table: Mapping[str, Any], key: str) -> str:
+    def string(self, table: Mapping[str, Any], key: str, within: str = "") -> str:
         value = table.get(key)
         if not isinstance(value, str) or not value:
-            raise self.fail(key, f"must be a string, not {value!r}")
+            raise self.fail(f"{within}{key}", f"must be a string, not {value!r}")
         return value
 
     def strings(self, table: Mapping[str, Any], key: str, *, optional: bool = False) -> tuple[str, ...]:
@@ -239,5 +265,7 @@ class _Reader:
                 f"{key}.layers", f'must be a list of layer numbers or "more_bits", not {layers!r}'
             )
         return Rule(
-            self.string(entry, "match"), self.encoding(entry.get("encoding"), f"{key}.encoding"), chosen
+            self.string(entry, "match", f"{key}."),
+            self.encoding(entry.get("encoding"), f"{key}.encoding"),
+            chosen,
         )

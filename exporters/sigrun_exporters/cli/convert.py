@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sigrun.cli.shell import OK, raw_help
 from sigrun.errors import RecipeError
-from sigrun_recipes import RecipeFileError, load, names
+from sigrun_recipes import RecipeFileError, load, load_file, names
 
 if TYPE_CHECKING:
     from sigrun_exporters.export import Exported
@@ -30,6 +30,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--variant", default="q4_k_m", help=f"one of: {', '.join(names())} (default: %(default)s)"
     )
+    parser.add_argument("--recipe", metavar="FILE.toml", help="a recipe of your own instead of a variant")
     parser.add_argument("--revision", help="commit, tag or branch of the hub repository")
     parser.add_argument(
         "-o", "--out", default="models", metavar="OUT", help="output folder (default: %(default)s)"
@@ -41,7 +42,7 @@ def add_to(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     start = time.monotonic()
     try:
-        recipe = load(arguments.variant)
+        recipe = load_file(Path(arguments.recipe)) if arguments.recipe else load(arguments.variant)
     except RecipeFileError as error:
         raise RecipeError(str(error)) from error
     # Imported here so that --help does not wait for onnx.
