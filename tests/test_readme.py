@@ -1,4 +1,4 @@
-"""The README's own commands and code, run as they stand."""
+"""The commands and code of the README and the docs, run as they stand."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from sigrun.gguf import GgufFile
 from sigrun_exporters.checkpoint import open_checkpoint
 from sigrun_exporters.export import export
 from sigrun_recipes import default_model, load, names, plan
 from tests.checkpoints import EMOJI, ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
-SNIPPETS = re.findall(r"<!-- test -->\n```(sh|python)\n(.*?)```", README, re.DOTALL)
+FORMAT = (ROOT / "docs" / "format.md").read_text("utf-8")
+SNIPPETS = re.findall(r"<!-- test -->\n```(sh|python)\n(.*?)```", README + FORMAT, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,20 @@ def test_the_table_of_variants_is_what_the_recipes_give() -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "format.md"]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_format_page_names_every_tensor_and_key(clone: Path) -> None:
+    """Whatever an artifact holds is described."""
+    path = clone / "models" / "emoji-siglip-patch10-60" / "emoji-siglip-patch10-60-q4_k_m.gguf"
+    with GgufFile(path) as file:
+        for name in file.tensors:
+            plain = re.sub(r"\.\d+\.", ".N.", name)
+            leaf = re.sub(r"\.(weight|bias)$", "", plain).rsplit(".", 1)[-1]
+            assert leaf in FORMAT, name
+        for key in file.metadata:
+            if key.startswith("siglip."):
+                assert key.split(".", 2)[-1] in FORMAT or key in FORMAT, key
