@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ import sigrun.model
 from sigrun_hwcheck import memory
 from sigrun_hwcheck.constants import Provider, Range, constants
 from sigrun_hwcheck.memory import TOWER_CHOICES, TermName, TowerChoice, need
-from sigrun_hwcheck.stored import NBITS_ENCODINGS, Stored, Tensor, from_plan
+from sigrun_hwcheck.stored import NBITS_ENCODINGS, Stored, Tensor, from_file, from_plan
 from sigrun_hwcheck.units import size
 from sigrun_hwcheck.verdict import MIB, best, judge, reserve_bytes, works, worst
 from sigrun_recipes import Architecture, default_model, load, names, plan
@@ -212,3 +215,27 @@ def test_verdicts_together() -> None:
 )
 def test_sizes_in_words(nbytes: int | None, words: str) -> None:
     assert size(nbytes) == words
+
+
+PEAK = """
+import sys
+import numpy as np
+from sigrun import Siglip
+with Siglip.load(sys.argv[1]) as model:
+    for _ in range(2):
+        model.embed_images([np.zeros((60, 60, 3), np.uint8)] * 8)
+        model.embed_texts(["a cat"] * 8)
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+def test_a_small_model_stays_within_its_bounds(emoji_q4: Path) -> None:
+    """Measured in a process of its own; true sizes are measured by a benchmark, not here."""
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(emoji_q4)], capture_output=True, text=True, check=True
+    )
+    peak = int(done.stdout) * 1024
+    found = need(from_file(str(emoji_q4)), "both", 8)
+    assert found is not None
+    assert found.resident_bytes.low_bytes <= peak <= found.resident_bytes.high_bytes

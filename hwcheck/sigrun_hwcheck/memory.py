@@ -129,23 +129,20 @@ def _terms(stored: Stored, tower: TowerName, batch: int, known: Constants) -> li
     arrays = sum(_array_bytes(t) for t in tensors)
     viewed = sum(_array_bytes(t) for t in tensors if _viewed(t))
     multiplied = sum(_array_bytes(t) for t in tensors if t.packing == "dense" and t.kind in _MULTIPLIED)
-    on_disk = stored.nbytes(tower)
+    pages = known.mapped.bytes.at_most(stored.nbytes(tower)) + Range(0, viewed, viewed)
     shared = known.handover == "shared"
     unpacked = arrays - viewed if known.handover == "copied" else 0
+    # A dense matrix is copied, packed, and its copy freed; what stays of that varied between nothing and this.
+    freed = Range(0, 0, round(viewed * known.retained.best))
     return [
         Term("weights", Range.exactly(arrays - viewed if shared else arrays), "exact"),
         Term("unpacked", Range.exactly(unpacked), "exact"),
-        Term("retained", known.retained.of(unpacked), known.retained.source),
+        Term("retained", known.retained.of(unpacked) + freed, known.retained.source),
         Term("packed", Range.exactly(multiplied if shared else 0), "exact"),
         Term("activations", known.activations.of(alive), known.activations.source),
         Term("workspace", Range(0, scratch, scratch), "measured"),
         Term("session", known.session.bytes, known.session.source),
-        Term(
-            "mapped",
-            known.mapped.bytes.at_most(on_disk) + Range(0, viewed, viewed),
-            "measured",
-            reclaimable=True,
-        ),
+        Term("mapped", pages, "measured", reclaimable=True),
     ]
 
 
