@@ -75,7 +75,7 @@ def accuracy(matrix: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def evaluate(
-    path: Path, reference: NDArray[np.float32], texts: NDArray[np.float32] | None
+    path: Path, reference: NDArray[np.float32], texts: NDArray[np.float32] | None, compute: str = "exact"
 ) -> tuple[Figures, NDArray[np.float32]]:
     """Figures of one artifact, and its text embeddings.
 
@@ -83,13 +83,14 @@ def evaluate(
         path: the artifact.
         reference: transformers' image embeddings of all drawings.
         texts: text embeddings to compare with; ``None`` compares them with themselves.
+        compute: the compute form.
     """
     pictures, captions = drawings()
-    with Siglip.load(path) as model:
+    with Siglip.load(path, compute=compute) as model:
         scoring = model.info.manifest.scoring
         images = model.embed_images(pictures).vectors
         names_ = model.embed_texts(captions).vectors
-        variant = model.info.manifest.variant
+        variant = model.info.manifest.variant + ("" if compute == "exact" else f", {compute}")
     against = names_ if texts is None else texts
     exact = probability(logits(reference, against, scoring))
     scores = logits(images, names_, scoring)
@@ -126,9 +127,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for name in names():
             path = export(open_checkpoint(str(CHECKPOINT)), load(name), Path(folder)).path
-            figures, found = evaluate(path, reference, texts)
-            texts = found if texts is None else texts
-            rows.append(figures)
+            for compute in ("exact", "int8"):
+                figures, found = evaluate(path, reference, texts, compute)
+                texts = found if texts is None else texts
+                rows.append(figures)
     if as_json:
         print(json.dumps({"transformers": stated, "variants": [asdict(r) for r in rows]}, indent=2))
         return 0

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 import sigrun.blocks
 import sigrun.model
+import sigrun.nbits
+from sigrun.errors import ArtifactError
 from sigrun_hwcheck import memory
 from sigrun_hwcheck.constants import Provider, Range, constants
 from sigrun_hwcheck.memory import TOWER_CHOICES, TermName, TowerChoice, need
-from sigrun_hwcheck.stored import NBITS_ENCODINGS, Stored, Tensor, from_file, from_plan
+from sigrun_hwcheck.stored import NBITS, Stored, Tensor, from_file, from_plan
 from sigrun_hwcheck.units import size
 from sigrun_hwcheck.verdict import MIB, best, judge, reserve_bytes, works, worst
 from sigrun_recipes import Architecture, default_model, load, names, plan
@@ -98,19 +100,23 @@ def test_the_runtimes_micro_batch_is_the_one_predicted() -> None:
     assert constants("cpu").micro_batch_tokens == sigrun.model.MICRO_BATCH_TOKENS
 
 
-def test_packed_sizes_are_the_runtimes() -> None:
-    """The prediction's bytes a weight are those of the arrays that the runtime unpacks."""
-    for encoding in NBITS_ENCODINGS:
-        block = sigrun.blocks.BLOCKS[encoding]
-        rows, columns = 4, 256
-        data = np.zeros(rows * columns // block.weights * block.size, np.uint8)
-        packed = sigrun.blocks.to_nbits(encoding, data, rows, columns)
-        arrays = [a for a in (packed.q, packed.scales, packed.zeros) if a is not None]
-        tensor = Tensor(
-            "v.blk.0.attn_q.weight", "image", "linear", encoding, (rows, columns), data.nbytes, "nbits"
-        )
-        stored = Stored("m", "v", "file", "p", Architecture(SO400M.image, None), (tensor,), data.nbytes)
-        assert term(stored, "image", "weights").best_bytes == sum(a.nbytes for a in arrays)
+@pytest.mark.parametrize("encoding", sorted(sigrun.blocks.BLOCKS))
+def test_packed_sizes_are_the_runtimes(encoding: str) -> None:
+    """The prediction's bytes are those of the arrays that the runtime unpacks."""
+    block = sigrun.blocks.BLOCKS[encoding]
+    rows, columns = 4, 256
+    data = np.zeros(rows * columns // block.weights * block.size, np.uint8)
+    if encoding not in NBITS:
+        with pytest.raises(ArtifactError):
+            sigrun.nbits.to_nbits(encoding, data, rows, columns)
+        return
+    packed = sigrun.nbits.to_nbits(encoding, data, rows, columns)
+    arrays = [value for value in vars(packed).values() if isinstance(value, np.ndarray)]
+    tensor = Tensor(
+        "v.blk.0.attn_q.weight", "image", "linear", encoding, (rows, columns), data.nbytes, "nbits"
+    )
+    stored = Stored("m", "v", "file", "p", Architecture(SO400M.image, None), (tensor,), data.nbytes)
+    assert term(stored, "image", "weights").best_bytes == sum(a.nbytes for a in arrays)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

@@ -13,7 +13,7 @@ from sigrun.errors import RecipeError
 from sigrun.manifest import FORMAT, Manifest, Source, StoredTensor
 from sigrun_exporters.checkpoint import Checkpoint
 from sigrun_exporters.gguf_file import Graphs, write_gguf
-from sigrun_exporters.graph import FORM, build
+from sigrun_exporters.graph import FORMS, build
 from sigrun_exporters.output import finished, folder_with_room, refuse_existing
 from sigrun_exporters.store import WeightStore, stored
 from sigrun_recipes import TOWERS, Plan, Recipe, RecipeFileError, TowerName, plan
@@ -63,7 +63,7 @@ def export(checkpoint: Checkpoint, recipe: Recipe, out: Path, *, force: bool = F
     nbytes = sum(planned.nbytes(tower) for tower in TOWERS)
     folder_with_room(path.parent, 2 * nbytes + HEAD_BYTES)  # the waiting weights and the file itself
     graphs: Graphs = {
-        tower: {FORM: build(planned, tower)}
+        tower: {form: build(planned, tower, form) for form in FORMS}
         for tower in TOWERS
         if checkpoint.architecture.tower(tower) is not None
     }

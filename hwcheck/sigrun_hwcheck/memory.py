@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sigrun_hwcheck.constants import Constants, Provider, Range, Source, constants
-from sigrun_hwcheck.stored import Stored, Tensor
+from sigrun_hwcheck.stored import NBITS, Stored, Tensor
 from sigrun_recipes import TowerName
 
 TowerChoice = Literal["image", "text", "both"]
@@ -38,9 +38,6 @@ WAITING: tuple[TermName, ...] = ("weights", "packed", "activations", "workspace"
 RUNNING: tuple[TermName, ...] = (*WAITING, "retained")
 
 FLOAT_BYTES = 4
-
-# What MatMulNBits takes: bits a weight, weights that share a scale, bytes of float32 scale (and zero point).
-_NBITS: dict[str, tuple[int, int, int]] = {"q4_k": (4, 32, 8), "q6_k": (8, 16, 4), "q8_0": (8, 32, 4)}
 
 # Kinds of matrices that ONNX Runtime multiplies by, and so packs for its kernels when they are dense.
 _MULTIPLIED = ("linear", "patch")
@@ -179,7 +176,7 @@ def _array_bytes(tensor: Tensor) -> int:
     """Bytes of the arrays that a session takes for a stored weight."""
     if tensor.packing == "dense":
         return tensor.size * FLOAT_BYTES
-    bits, shared, scale_bytes = _NBITS[tensor.encoding]
+    bits, shared, scale_bytes = NBITS[tensor.encoding]
     return tensor.size * bits // 8 + tensor.size // shared * scale_bytes
 
 

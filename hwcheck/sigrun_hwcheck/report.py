@@ -146,7 +146,7 @@ def _part(variants: Sequence[Stored], table: Sequence[Row], batches: Sequence[in
     needs = "".join(f"  {f'batch {b}':>9}" for b in batches)
     yield f"{'':<{len(head)}}  needs, with"
     yield f"{head}{needs}  verdict"
-    for _, group in groupby(table, key=lambda row: row.stored):
+    for _, group in groupby(table, key=lambda row: id(row.stored)):
         for i, row in enumerate(group):
             label = _label(variants, row.stored) if i == 0 else ""
             shown = [b for b in row.batches if b.need.batch in batches]
@@ -166,7 +166,12 @@ def _label(variants: Sequence[Stored], stored: Stored) -> str:
     """A variant's name in the table, with its number where there are several files."""
     if stored.path is None or len(variants) == 1:
         return stored.variant
-    return f"[{variants.index(stored) + 1}] {stored.variant}"
+    return f"[{_place(variants, stored) + 1}] {stored.variant}"
+
+
+def _place(variants: Sequence[Stored], stored: Stored) -> int:
+    """Where a variant stands in the list; the same file may have been given twice."""
+    return next(i for i, other in enumerate(variants) if other is stored)
 
 
 def _verdict(row: Row, batches: Sequence[int]) -> str:
@@ -234,7 +239,7 @@ def _stored(stored: Stored) -> dict[str, Any]:
 
 def _row(report: Report, row: Row) -> dict[str, Any]:
     return {
-        "variant": report.variants.index(row.stored),
+        "variant": _place(report.variants, row.stored),
         "device": row.device.key,
         "tower": row.tower,
         "disk_bytes": row.disk_bytes,

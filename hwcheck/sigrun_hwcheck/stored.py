@@ -19,8 +19,14 @@ Origin = Literal["recipe", "file"]
 """``recipe``: sizes follow from recipe and architecture. ``file``: they were read."""
 
 FORM = "exact"
-NBITS_ENCODINGS = ("q4_k", "q6_k", "q8_0")
-"""Encodings that the form ``exact`` keeps quantized (see ``sigrun.blocks``); others become float32."""
+NBITS: dict[str, tuple[int, int, int]] = {
+    "q4_k": (4, 32, 8),
+    "q5_k": (8, 32, 8),
+    "q6_k": (8, 16, 4),
+    "q8_0": (8, 32, 4),
+}
+"""Encodings that the form ``exact`` keeps quantized (see ``sigrun.nbits``); others become float32. Bits a weight,
+weights that share a scale, and bytes of float32 scale and zero point or minimum."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ def _expected_packing(kind: str, encoding: str) -> Packing | None:
     """How the exporter's graph will take a weight. The token table is never unpacked."""
     if kind == "token":
         return None
-    return "nbits" if kind == "linear" and encoding in NBITS_ENCODINGS else "dense"
+    return "nbits" if kind == "linear" and encoding in NBITS else "dense"
 
 
 class StoredFileError(Exception):
@@ -177,6 +183,12 @@ def from_artifact(artifact: Artifact, path: str) -> Stored:
             f"{path}: has no graph of form '{FORM}', the only one that this version knows",
             hint="export the model again, or update Sigrun",
         )
+    for name, tensor in artifact.tensors.items():
+        packing = graphs.get(tensor.tower, {}).get(name)
+        if packing == "nbits" and tensor.encoding not in NBITS:
+            raise StoredFileError(
+                f"{path}: {name} is stored as {tensor.encoding}, which this version does not know"
+            )
     return Stored(
         model=manifest.model,
         variant=manifest.variant,

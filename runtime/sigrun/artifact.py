@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sigrun import blocks
 from sigrun.errors import ArtifactError
 from sigrun.gguf import GgufFile
+from sigrun.int8 import Int8, to_int8
 from sigrun.manifest import KEY, TOWERS, Manifest, StoredTensor, TowerName
 from sigrun.nbits import NBits, to_nbits
 from sigrun.tokens import TokenizerSpec
@@ -127,6 +128,12 @@ class Artifact:
         tensor = self.tensors[name]
         rows, columns = tensor.shape
         return to_nbits(tensor.encoding, self.data(name), rows, columns)
+
+    def int8(self, name: str, most: int) -> Int8:
+        """A matrix rounded anew to int8 with a scale for each output channel; values up to ``most``."""
+        tensor = self.tensors[name]
+        rows, columns = tensor.shape
+        return to_int8(tensor.encoding, self.data(name), rows, columns, most)
 
     def token_rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Rows of the token table: ids [n] → float32 [n, width]. Only the blocks of those rows are read."""

@@ -21,10 +21,11 @@ KEY = "sigrun.manifest"
 
 TowerName = Literal["image", "text"]
 TOWERS: tuple[TowerName, ...] = get_args(TowerName)
-Packing = Literal["dense", "nbits"]
+Packing = Literal["dense", "nbits", "int8"]
 """How a graph takes a weight: ``dense`` as one float32 initializer under the tensor's name; ``nbits`` as what
 MatMulNBits takes, one initializer a part under the tensor's name with ``.q``, ``.scales`` and, where the encoding
-has them, ``.zeros`` or ``.minima`` (:meth:`sigrun.nbits.NBits.parts`)."""
+has them, ``.zeros`` or ``.minima`` (:meth:`sigrun.nbits.NBits.parts`); ``int8`` as what DynamicQuantizeMatMul
+takes, with ``.int8`` and ``.int8_scales`` (:mod:`sigrun.int8`)."""
 
 
 @dataclass(frozen=True)

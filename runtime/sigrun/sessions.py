@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from sigrun.artifact import Artifact
 from sigrun.errors import ArtifactError, ProviderError
+from sigrun.int8 import largest
 from sigrun.manifest import Packing, TowerName
 
-FORMS = ("exact",)
+FORMS = ("exact", "int8")
+Array = NDArray[np.float32] | NDArray[np.uint8] | NDArray[np.int8]
 PROVIDERS = {"cpu": "CPUExecutionProvider"}
 EMBEDDING: dict[TowerName, str] = {"image": "image_embeds", "text": "text_embeds"}
 
@@ -84,13 +86,12 @@ class TowerSession:
         return result
 
 
-def _unpack(
-    artifact: Artifact, weights: list[tuple[str, Packing]], threads: int
-) -> dict[str, NDArray[np.float32] | NDArray[np.uint8]]:
+def _unpack(artifact: Artifact, weights: list[tuple[str, Packing]], threads: int) -> dict[str, Array]:
     """Every initializer of a graph, by name; tensors are unpacked side by side."""
+    most = largest() if any(packing == "int8" for _, packing in weights) else 0
 
-    def one(entry: tuple[str, Packing]) -> list[tuple[str, NDArray[np.float32] | NDArray[np.uint8]]]:
-        unpacked = list(_initializers(artifact, *entry))
+    def one(entry: tuple[str, Packing]) -> list[tuple[str, Array]]:
+        unpacked = list(_initializers(artifact, *entry, most))
         artifact.release(entry[0])
         return unpacked
 
@@ -98,11 +99,13 @@ def _unpack(
         return {name: array for part in pool.map(one, weights) for name, array in part}
 
 
-def _initializers(
-    artifact: Artifact, name: str, packing: Packing
-) -> Iterator[tuple[str, NDArray[np.float32] | NDArray[np.uint8]]]:
+def _initializers(artifact: Artifact, name: str, packing: Packing, most: int) -> Iterator[tuple[str, Array]]:
     if packing == "dense":
         yield name, artifact.dense(name)
-        return
-    for part, array in artifact.nbits(name).parts().items():
-        yield f"{name}.{part}", array
+    elif packing == "nbits":
+        for part, array in artifact.nbits(name).parts().items():
+            yield f"{name}.{part}", array
+    else:
+        rounded = artifact.int8(name, most)
+        yield f"{name}.int8", rounded.q
+        yield f"{name}.int8_scales", rounded.scales

@@ -1,5 +1,6 @@
 """Writes the towers' ONNX graphs."""
 
-from sigrun_exporters.graph.towers import FORM, Graph, build
+from sigrun_exporters.graph.linear import FORMS, Form
+from sigrun_exporters.graph.towers import Graph, build
 
-__all__ = ["FORM", "Graph", "build"]
+__all__ = ["FORMS", "Form", "Graph", "build"]

@@ -21,7 +21,7 @@ MICROSOFT = "com.microsoft"
 MICROSOFT_VERSION = 1
 IR_VERSION = 10
 ELSEWHERE = "weights"  # the location that external initializers name; never a file of that name
-_TYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
+_TYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8, "int8": TensorProto.INT8}
 
 Value = str
 """The name of a value in the graph."""

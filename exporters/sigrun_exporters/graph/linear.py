@@ -1,4 +1,6 @@
-"""Linear layers in form ``exact``: the stored numbers, multiplied in float32.
+"""Linear layers in each compute form.
+
+``exact`` multiplies the stored numbers in float32; ``int8`` rounds matrices and activations to 8 bits.
 
 Dense float32 weights go to ``Gemm``. Quantized ones stay packed: each block's scale, and for Q4_K its minimum
 as a float zero point, map onto ``MatMulNBits`` without loss (see :mod:`sigrun.nbits`). Q5_K's minima meet the sums
@@ -8,7 +10,7 @@ of the activations over each block in a small ``Gemm`` of their own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from sigrun_exporters.graph.builder import MICROSOFT, GraphBuilder, Value
 from sigrun_recipes import TensorPlan
@@ -23,6 +25,9 @@ class NBitsForm:
     offset: Literal["zeros", "minima"] | None
 
 
+Form = Literal["exact", "int8"]
+FORMS: tuple[Form, ...] = get_args(Form)
+
 NBITS: dict[str, NBitsForm] = {
     "q4_k": NBitsForm(4, 32, "zeros"),
     "q5_k": NBitsForm(8, 32, "minima"),
@@ -31,8 +36,34 @@ NBITS: dict[str, NBitsForm] = {
 }
 
 
-def linear(graph: GraphBuilder, x: Value, weight: TensorPlan, bias: Value) -> Value:
-    """x [n, K] times weight [N, K] transposed, plus bias [N] → [n, N]."""
+def linear(graph: GraphBuilder, x: Value, weight: TensorPlan, bias: Value, form: Form) -> Value:
+    """x [n, K] times weight [N, K] transposed, plus bias [N] → [n, N].
+
+    In form ``int8`` the layers' matrices are rounded to int8; patches, pooling head and text head stay exact.
+    """
+    if form == "int8" and weight.spec.layer is not None:
+        return _int8(graph, x, weight, bias)
+    return _exact(graph, x, weight, bias)
+
+
+def _int8(graph: GraphBuilder, x: Value, weight: TensorPlan, bias: Value) -> Value:
+    """Activations are quantized when they come, one scale and zero point for all of them."""
+    name = weight.spec.name
+    rows, columns = weight.spec.shape
+    graph.weights[name] = "int8"
+    return graph.node(
+        "DynamicQuantizeMatMul",
+        x,
+        graph.external(f"{name}.int8", (columns, rows), "int8"),
+        graph.external(f"{name}.int8_scales", (rows,), "float32"),
+        "",  # zero points: symmetric
+        bias,
+        domain=MICROSOFT,
+        name=name.removesuffix(".weight"),
+    )
+
+
+def _exact(graph: GraphBuilder, x: Value, weight: TensorPlan, bias: Value) -> Value:
     name = weight.spec.name
     rows, columns = weight.spec.shape
     form = NBITS.get(weight.encoding.name)

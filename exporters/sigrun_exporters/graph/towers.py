@@ -13,11 +13,9 @@ import numpy as np
 
 from sigrun.manifest import Packing
 from sigrun_exporters.graph.builder import MICROSOFT, GraphBuilder, Value
-from sigrun_exporters.graph.linear import linear
+from sigrun_exporters.graph.linear import Form, linear
 from sigrun_recipes import ImageTower, Plan, TextTower, TowerName
 from sigrun_recipes.architecture import Tower
-
-FORM = "exact"
 
 
 @dataclass(frozen=True)
@@ -28,8 +26,8 @@ class Graph:
     weights: dict[str, Packing]
 
 
-def build(plan: Plan, tower: TowerName) -> Graph:
-    """The graph of one tower in form ``exact``.
+def build(plan: Plan, tower: TowerName, form: Form = "exact") -> Graph:
+    """The graph of one tower in a compute form.
 
     The image graph takes ``pixel_values`` [batch, 3, size, size] and gives ``image_embeds`` [batch, width], unit
     length, and ``last_hidden_state`` [batch, tokens, width]. The text graph takes ``inputs_embeds``
@@ -40,26 +38,27 @@ def build(plan: Plan, tower: TowerName) -> Graph:
     """
     architecture = plan.architecture
     if tower == "image" and architecture.image is not None:
-        return _ImageGraph(plan, architecture.image).finish()
+        return _ImageGraph(plan, architecture.image, form).finish()
     if tower == "text" and architecture.text is not None:
-        return _TextGraph(plan, architecture.text).finish()
+        return _TextGraph(plan, architecture.text, form).finish()
     raise ValueError(f"the model has no {tower} tower")
 
 
 class _TowerGraph:
     """What both towers share: layers of attention and MLP on [n, width]."""
 
-    def __init__(self, plan: Plan, tower: Tower, name: TowerName, tokens: int) -> None:
+    def __init__(self, plan: Plan, tower: Tower, name: TowerName, tokens: int, form: Form) -> None:
         self.graph = GraphBuilder(f"siglip_{name}")
         self.plans = {t.spec.name: t for t in plan.of(name)}
         self.tower = tower
         self.tokens = tokens
+        self.form = form
 
     def dense(self, name: str) -> Value:
         return self.graph.dense(name, self.plans[name].spec.shape)
 
     def linear(self, x: Value, prefix: str) -> Value:
-        return linear(self.graph, x, self.plans[f"{prefix}.weight"], self.dense(f"{prefix}.bias"))
+        return linear(self.graph, x, self.plans[f"{prefix}.weight"], self.dense(f"{prefix}.bias"), self.form)
 
     def norm(self, x: Value, prefix: str) -> Value:
         return self.graph.node(
@@ -121,8 +120,8 @@ class _TowerGraph:
 
 
 class _ImageGraph(_TowerGraph):
-    def __init__(self, plan: Plan, tower: ImageTower) -> None:
-        super().__init__(plan, tower, "image", tower.tokens)
+    def __init__(self, plan: Plan, tower: ImageTower, form: Form) -> None:
+        super().__init__(plan, tower, "image", tower.tokens, form)
         graph, grid, patch = self.graph, tower.grid, tower.patch_size
         pixels: Any = graph.input("pixel_values", ("batch", 3, tower.image_size, tower.image_size))
         seen = grid * patch
@@ -157,8 +156,8 @@ class _ImageGraph(_TowerGraph):
 
 
 class _TextGraph(_TowerGraph):
-    def __init__(self, plan: Plan, tower: TextTower) -> None:
-        super().__init__(plan, tower, "text", tower.tokens)
+    def __init__(self, plan: Plan, tower: TextTower, form: Form) -> None:
+        super().__init__(plan, tower, "text", tower.tokens, form)
         graph = self.graph
         tokens = graph.input("inputs_embeds", ("batch", tower.context, tower.width))
         x = graph.node("Add", tokens, self.dense("t.position_embd.weight"))

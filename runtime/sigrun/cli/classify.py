@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sigrun.cli.shell import FAILED, OK, at_least_one, raw_help
+from sigrun.cli.shell import FAILED, OK, add_compute, at_least_one, raw_help
 from sigrun.embeddings import LabelSet
 from sigrun.errors import TextError
 from sigrun.model import Siglip
@@ -35,6 +35,7 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("--top", type=at_least_one, metavar="N", help="show the N best labels only")
     parser.add_argument("--json", action="store_true", help="one JSON object a picture on stdout")
+    add_compute(parser)
     parser.add_argument(
         "--threads", type=at_least_one, metavar="N", help="threads (default: one for each CPU)"
     )
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not labels:
         raise TextError("there are no labels to score", hint='give at least one: --label "a cat"')
     failed = False
-    with Siglip.load(arguments.artifact, threads=arguments.threads) as model:
+    with Siglip.load(arguments.artifact, compute=arguments.compute, threads=arguments.threads) as model:
         chosen = model.label_set(labels, template=arguments.template)
         _note_cut(chosen)
         for picture in arguments.pictures:

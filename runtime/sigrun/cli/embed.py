@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sigrun.cli.shell import FAILED, OK, at_least_one, raw_help
+from sigrun.cli.shell import FAILED, OK, add_compute, at_least_one, raw_help
 from sigrun.embeddings import Embeddings
 from sigrun.errors import SigrunError, TextError
 from sigrun.model import Siglip
@@ -34,6 +34,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("pictures", nargs="*", metavar="PICTURE", help="picture files")
     parser.add_argument("--text", action="append", default=[], metavar="TEXT", help="a text; repeat for more")
     parser.add_argument("-o", "--output", metavar="FILE.npy", help="write the vectors as a NumPy file")
+    add_compute(parser)
     parser.add_argument(
         "--threads", type=at_least_one, metavar="N", help="threads (default: one for each CPU)"
     )
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise TextError("give either pictures or --text, and at least one of them")
     failed = False
     rows = []
-    with Siglip.load(arguments.artifact, threads=arguments.threads) as model:
+    with Siglip.load(arguments.artifact, compute=arguments.compute, threads=arguments.threads) as model:
         items = arguments.pictures or arguments.text
         with Progress("embedding", len(items), "items") as bar:
             for item in items:

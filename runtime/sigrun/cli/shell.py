@@ -52,6 +52,16 @@ def at_least_one(text: str) -> int:
     return value
 
 
+def add_compute(parser: argparse.ArgumentParser) -> None:
+    """Add ``--compute`` to a command that runs a model."""
+    parser.add_argument(
+        "--compute",
+        default="auto",
+        choices=("auto", "exact", "int8"),
+        help="exact: the stored numbers; int8: layers rounded to 8 bits, faster (default: auto, which is exact)",
+    )
+
+
 def raw_help(prog: str) -> argparse.HelpFormatter:
     """A help formatter that keeps the lines of descriptions and examples and never depends on the terminal."""
     return argparse.RawDescriptionHelpFormatter(prog, width=96)
