@@ -35,11 +35,12 @@ def main() -> int:
     parser.add_argument("artifact")
     parser.add_argument("tower", choices=["image", "text"])
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--compute", default="exact")
     parser.add_argument("--batch", type=int, default=1)
     arguments = parser.parse_args()
     picture = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     load = time.perf_counter()
-    model = Siglip.load(arguments.artifact, towers=arguments.tower)
+    model = Siglip.load(arguments.artifact, compute=arguments.compute, towers=arguments.tower)
     loaded = time.perf_counter()
 
     def embed() -> object:

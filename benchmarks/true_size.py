@@ -42,7 +42,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=WORK) as out:
         exported = python(*command, "-o", out)
         path = exported.output.strip()
-        towers = {tower: python("-m", "benchmarks.tower", path, tower) for tower in ("image", "text")}
+        towers = {
+            (tower, compute): python("-m", "benchmarks.tower", path, tower, "--compute", compute)
+            for compute in ("exact", "int8")
+            for tower in ("image", "text")
+        }
         demo = sorted((Path(__file__).parent.parent / "examples/emoji_siglip/heldout/demo").glob("*.png"))[0]
         labels = ("--label", "a cat", "--label", "a dog")
         classified = python("-m", "sigrun", "classify", path, str(demo), *labels)
@@ -53,7 +57,9 @@ def main() -> int:
     return 0
 
 
-def table(artifact: Artifact, exported: Run, towers: dict[str, Run], classified: Run, fits: Run) -> list[str]:
+def table(
+    artifact: Artifact, exported: Run, towers: dict[tuple[str, str], Run], classified: Run, fits: Run
+) -> list[str]:
     """The Markdown table."""
     manifest = artifact.manifest
     bits = manifest.bits_per_weight
@@ -69,12 +75,12 @@ def table(artifact: Artifact, exported: Run, towers: dict[str, Run], classified:
         rows.append(
             f"| {tower} tower in the file | {size / MIB:.1f} MiB, {bits[tower]:.2f} bits per weight |"
         )
-    for tower, run in towers.items():
+    for (tower, compute), run in towers.items():
         seen = json.loads(run.output)
         rows += [
-            f"| {tower} tower, load | {seen['load_s']:.2f} s |",
-            f"| {tower} tower, one item, {seen['threads']} threads | {seen['median_s']:.2f} s |",
-            f"| {tower} tower alone, peak memory of the process | {run.peak_bytes / MIB:,.0f} MiB |",
+            f"| {compute}: {tower} tower, load | {seen['load_s']:.2f} s |",
+            f"| {compute}: {tower} tower, one item, {seen['threads']} threads | {seen['median_s']:.2f} s |",
+            f"| {compute}: {tower} tower alone, peak memory of the process | {run.peak_bytes / MIB:,.0f} MiB |",
         ]
     rows += [
         f"| `sigrun classify`, one picture, two labels, from start to exit | {classified.seconds:.2f} s |",
