@@ -17,6 +17,8 @@ from pathlib import Path
 from benchmarks.children import MIB, Run, python
 from benchmarks.synthetic import PUBLISHED_BYTES, write
 from sigrun.artifact import Artifact
+from sigrun_hwcheck.memory import need
+from sigrun_hwcheck.stored import from_file
 
 WORK = Path(__file__).parent / "work"
 CHECKPOINT = WORK / "synthetic-so400m-patch14-384"
@@ -82,6 +84,13 @@ def table(
             f"| {compute}: {tower} tower, one item, {seen['threads']} threads | {seen['median_s']:.2f} s |",
             f"| {compute}: {tower} tower alone, peak memory of the process | {run.peak_bytes / MIB:,.0f} MiB |",
         ]
+        predicted = need(from_file(artifact.path), tower, 1) if compute == "exact" else None
+        if predicted is not None:
+            expected = predicted.resident_bytes
+            rows.append(
+                f"| the same, predicted by hwcheck: best, high end | {expected.best_bytes / MIB:,.0f}, "
+                f"{expected.high_bytes / MIB:,.0f} MiB |"
+            )
     rows += [
         f"| `sigrun classify`, one picture, two labels, from start to exit | {classified.seconds:.2f} s |",
         f"| `sigrun classify`, peak memory, both towers | {classified.peak_bytes / MIB:,.0f} MiB |",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import subprocess
 import sys
@@ -157,8 +158,11 @@ def test_load_refuses_what_is_not_there(emoji_q4: Path, tmp_path: Path) -> None:
         Siglip.load(tmp_path / "none.gguf")
 
 
-def test_arrays_given_to_onnx_runtime_may_go(emoji_q4: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The session must hold copies: weights that are overwritten after it was made change nothing."""
+@pytest.mark.parametrize(("compute", "copied"), [("exact", False), ("int8", True)])
+def test_who_holds_the_weights(
+    emoji_q4: Path, monkeypatch: pytest.MonkeyPatch, compute: str, copied: bool
+) -> None:
+    """In form exact the session works on our arrays, so they must live with it; in form int8 it has copies."""
     from sigrun import sessions
 
     kept: list[dict[str, np.ndarray]] = []
@@ -169,14 +173,26 @@ def test_arrays_given_to_onnx_runtime_may_go(emoji_q4: Path, monkeypatch: pytest
         kept.append(arrays)  # type: ignore[arg-type]
         return arrays
 
-    with Siglip.load(emoji_q4) as model:
+    with Siglip.load(emoji_q4, compute=compute, towers="image") as model:
         expected = model.embed_images([RED]).vectors
+        gc.collect()
+        filler = [np.full(1 << 18, 7, np.uint8) for _ in range(50)]  # what would land in freed arrays
+        np.testing.assert_array_equal(model.embed_images([RED]).vectors, expected)
+        assert len(filler) == 50
     monkeypatch.setattr(sessions, "_unpack", spying)
-    with Siglip.load(emoji_q4, towers="image") as model:
+    with Siglip.load(emoji_q4, compute=compute, towers="image") as model:
         for array in kept[0].values():
             if array.flags.writeable:
                 array.fill(0)
-        np.testing.assert_array_equal(model.embed_images([RED]).vectors, expected)
+        assert np.array_equal(model.embed_images([RED]).vectors, expected) == copied
+
+
+def test_the_file_that_graphs_name_is_empty() -> None:
+    """No weight may ever come from there: reading it must fail."""
+    from sigrun.sessions import EXTERNAL
+
+    assert [p.name for p in EXTERNAL.iterdir()] == ["weights"]
+    assert (EXTERNAL / "weights").stat().st_size == 0
 
 
 def test_threads_share_a_model(emoji_q4: Path) -> None:

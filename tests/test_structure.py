@@ -141,6 +141,7 @@ def test_the_wheel_installs_the_four_packages_only(tmp_path: Path) -> None:
     assert {t for t in top if not t.endswith(".dist-info")} == OURS
     for package in OURS:
         assert f"{package}/py.typed" in names
+    assert {"sigrun/external/weights", "sigrun/manifest.schema.json"} <= set(names)
     for recipe in (ROOT / "quant_recipes" / "sigrun_recipes").glob("*.toml"):
         assert f"sigrun_recipes/{recipe.name}" in names
 

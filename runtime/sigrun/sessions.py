@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -17,6 +18,7 @@ from sigrun.manifest import Packing, TowerName
 
 FORMS = ("exact", "int8")
 Array = NDArray[np.float32] | NDArray[np.uint8] | NDArray[np.int8]
+EXTERNAL = Path(__file__).parent / "external"
 PROVIDERS = {"cpu": "CPUExecutionProvider"}
 EMBEDDING: dict[TowerName, str] = {"image": "image_embeds", "text": "text_embeds"}
 
@@ -56,12 +58,17 @@ class TowerSession:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # ONNX Runtime copies these into the graph, as its documentation of AddExternalInitializers says, so they
-        # need not outlive this function.
-        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
-        options.add_external_initializers(list(arrays), values)
+        # Memory patterns would keep the largest buffers of every batch size seen, and make nothing faster here.
+        options.enable_mem_pattern = False
+        self._weights = _hand_over(options, arrays, in_place=form == "exact")
         try:
-            self._session = ort.InferenceSession(graph, options, providers=[PROVIDERS["cpu"]])
+            self._session = ort.InferenceSession(
+                graph,
+                options,
+                providers=[PROVIDERS["cpu"]],
+                # Folding constants would read weights from the file that the graph names, which is empty.
+                disabled_optimizers=["ConstantFolding"],
+            )
         except Exception as error:  # ONNX Runtime raises classes of its own that share no public base
             raise ProviderError(
                 f"{artifact.path}: ONNX Runtime {ort.__version__} cannot load the {tower} tower: {error}",
@@ -84,6 +91,24 @@ class TowerSession:
             raise ArtifactError(f"the {self.tower} graph has no output '{output}'")
         result: NDArray[np.float32] = self._session.run([output], {self._input: batch})[0]
         return result
+
+
+def _hand_over(options: ort.SessionOptions, arrays: dict[str, Array], *, in_place: bool) -> list[object]:
+    """Give a session its weights; the result must live as long as the session.
+
+    In place, the session works on these very arrays. Otherwise it copies them into the graph: the way for kernels
+    that lay weights out anew anyway, after which ONNX Runtime frees its copy.
+    """
+    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
+    if not in_place:
+        options.add_external_initializers(list(arrays), values)
+        return []
+    for name, value in zip(arrays, values, strict=True):
+        options.add_initializer(name, value)
+    # The graph calls its weights external, in a file "weights". They all come from the arrays; the file must only be
+    # there, and is empty, so that reading from it would fail loudly.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(EXTERNAL))
+    return [values, arrays]
 
 
 def _unpack(artifact: Artifact, weights: list[tuple[str, Packing]], threads: int) -> dict[str, Array]:
