@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.children import MIB, Run, python
 from benchmarks.synthetic import PUBLISHED_BYTES, write
 from sigrun.artifact import Artifact
+from sigrun.manifest import TOWERS, TowerName
 from sigrun_hwcheck.memory import need
 from sigrun_hwcheck.stored import from_file
 
@@ -47,7 +48,7 @@ def main() -> int:
         towers = {
             (tower, compute): python("-m", "benchmarks.tower", path, tower, "--compute", compute)
             for compute in ("exact", "int8")
-            for tower in ("image", "text")
+            for tower in TOWERS
         }
         demo = sorted((Path(__file__).parent.parent / "examples/emoji_siglip/heldout/demo").glob("*.png"))[0]
         labels = ("--label", "a cat", "--label", "a dog")
@@ -60,7 +61,7 @@ def main() -> int:
 
 
 def table(
-    artifact: Artifact, exported: Run, towers: dict[tuple[str, str], Run], classified: Run, fits: Run
+    artifact: Artifact, exported: Run, towers: dict[tuple[TowerName, str], Run], classified: Run, fits: Run
 ) -> list[str]:
     """The Markdown table."""
     manifest = artifact.manifest
@@ -72,11 +73,9 @@ def table(
         f"| export, peak memory | {exported.peak_bytes / MIB:,.0f} MiB |",
         f"| file | {artifact.nbytes:,} bytes |",
     ]
-    for tower in artifact.towers:
-        size = artifact.tower_nbytes(tower)
-        rows.append(
-            f"| {tower} tower in the file | {size / MIB:.1f} MiB, {bits[tower]:.2f} bits per weight |"
-        )
+    for name in artifact.towers:
+        size = artifact.tower_nbytes(name)
+        rows.append(f"| {name} tower in the file | {size / MIB:.1f} MiB, {bits[name]:.2f} bits per weight |")
     for (tower, compute), run in towers.items():
         seen = json.loads(run.output)
         rows += [
