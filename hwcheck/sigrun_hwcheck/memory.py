@@ -1,7 +1,7 @@
 """Predicts the memory that running a tower takes, term by term, before anything is loaded.
 
-Two moments matter. While a tower is **loaded**, the runtime's unpacked arrays and the session's copy of them are
-there at once; when it **runs**, the arrays are gone and activations have come. What is needed is the larger.
+Two moments matter. While a tower is **loaded**, a session that copies its weights has them twice for a while;
+when it **runs**, activations have come. What is needed is the larger of the two.
 The terms, for the compute form ``exact``:
 
 weights       what the session computes with: follows exactly from encodings and shapes

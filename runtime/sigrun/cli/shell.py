@@ -5,11 +5,41 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
+from sigrun import __version__
 from sigrun.errors import SigrunError
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class Command(Protocol):
+    """A module that adds one subcommand, with ``run`` among its defaults."""
+
+    def add_to(self, commands: Any) -> None:
+        """Add the command to a parser's subcommands."""
+
+
+def command_line(program: str, description: str, commands: Sequence[Command]) -> argparse.ArgumentParser:
+    """The parser of a program with subcommands."""
+    root = argparse.ArgumentParser(
+        program,
+        description=description,
+        epilog="exit codes: 0 done; 1 something failed, the message says what; 2 wrong usage; 130 interrupted",
+        formatter_class=raw_help,
+    )
+    root.add_argument("--version", action="version", version=f"{program} {__version__}")
+    subparsers = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in commands:
+        command.add_to(subparsers)
+    return root
+
+
+def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+    """Parse a command line and run the subcommand it names; the result is the exit code."""
+    arguments = parser.parse_args(argv)
+    return guarded(parser.prog, lambda: arguments.run(arguments))
 
 
 def guarded(program: str, action: Callable[[], int]) -> int:
