@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.emoji_accuracy import CHECKPOINT, EXAMPLE, Figures, accuracy, drawings, evaluate
 
+from benchmarks.emoji_accuracy import CHECKPOINT, EXAMPLE, Figures, accuracy, drawings, evaluate
 from sigrun import Siglip
 from sigrun.artifact import Artifact
 from sigrun.gguf import GgufFile

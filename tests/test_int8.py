@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from benchmarks.emoji_accuracy import drawings
 from onnx import TensorProto, helper
 
+from benchmarks.emoji_accuracy import drawings
 from sigrun import ArtifactError, Siglip, int8
 from sigrun.artifact import Artifact
 from sigrun.blocks import decode

@@ -19,10 +19,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.real_tokenizer import DATA, real_spec
-
 from sigrun.pixels import Preprocessing
 from sigrun.spm import model_proto
+from tests.real_tokenizer import DATA, real_spec
 
 HALF = (0.5, 0.5, 0.5)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
