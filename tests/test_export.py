@@ -60,7 +60,7 @@ def test_stored_numbers_are_near_the_checkpoints(tiny: Path, tiny_q4: Path) -> N
 
 def test_packed_matrices_hold_the_stored_numbers(tiny_q4: Path) -> None:
     with Artifact.open(tiny_q4) as artifact:
-        for name, packing in artifact.manifest.graphs["image"]["exact"].items():
+        for name, packing in artifact.manifest.graphs["image"]["exact"].weights.items():
             if packing == "dense":
                 continue
             packed, dense = artifact.nbits(name), artifact.dense(name)

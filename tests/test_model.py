@@ -158,11 +158,14 @@ def test_load_refuses_what_is_not_there(emoji_q4: Path, tmp_path: Path) -> None:
         Siglip.load(tmp_path / "none.gguf")
 
 
-@pytest.mark.parametrize(("compute", "copied"), [("exact", False), ("int8", True)])
+@pytest.mark.parametrize(
+    ("compute", "spoiled", "copied"),
+    [("exact", np.uint8, False), ("exact", np.float32, False), ("int8", np.int8, True)],
+)
 def test_who_holds_the_weights(
-    emoji_q4: Path, monkeypatch: pytest.MonkeyPatch, compute: str, copied: bool
+    emoji_q4: Path, monkeypatch: pytest.MonkeyPatch, compute: str, spoiled: type, copied: bool
 ) -> None:
-    """In form exact the session works on our arrays, so they must live with it; in form int8 it has copies."""
+    """The session works on packed matrices in place, so they must live with it; of int8 ones it has copies."""
     from sigrun import sessions
 
     kept: list[dict[str, np.ndarray]] = []
@@ -182,8 +185,8 @@ def test_who_holds_the_weights(
     monkeypatch.setattr(sessions, "_unpack", spying)
     with Siglip.load(emoji_q4, compute=compute, towers="image") as model:
         for array in kept[0].values():
-            if array.flags.writeable:
-                array.fill(0)
+            if array.dtype == spoiled:
+                array.fill(1)
         assert np.array_equal(model.embed_images([RED]).vectors, expected) == copied
 
 

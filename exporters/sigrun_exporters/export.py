@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import sigrun
+from sigrun.artifact import Artifact
 from sigrun.errors import RecipeError
-from sigrun.manifest import FORMAT, Manifest, Source, StoredTensor
+from sigrun.manifest import FORMAT, Manifest, Source, StoredGraph, StoredTensor
 from sigrun_exporters.checkpoint import Checkpoint
 from sigrun_exporters.gguf_file import Graphs, write_gguf
 from sigrun_exporters.graph import FORMS, build
@@ -72,6 +73,8 @@ def export(checkpoint: Checkpoint, recipe: Recipe, out: Path, *, force: bool = F
         with stored(checkpoint, planned, path.parent) as store:
             manifest = _manifest(checkpoint, planned, store, graphs, source.result())
             write_gguf(partial, manifest, planned.architecture, checkpoint.tokenizer, graphs, store)
+        with Artifact.open(partial) as artifact:  # what the runtime would refuse must not get its final name
+            artifact.tokenizer()
     return Exported(path, manifest, planned)
 
 
@@ -96,10 +99,14 @@ def _manifest(
                 encoding=t.encoding.name,
                 target=t.target,
                 fold=t.fold,
+                sha256=store.digests[t.spec.name],
             )
             for t in planned.tensors
         },
-        graphs={tower: {form: g.weights for form, g in forms.items()} for tower, forms in graphs.items()},
+        graphs={
+            tower: {form: StoredGraph(g.sha256, g.weights) for form, g in forms.items()}
+            for tower, forms in graphs.items()
+        },
         bits_per_weight={tower: planned.bits_per_weight(tower) for tower in graphs},
         preprocessing=checkpoint.preprocessing,
         canonicalisation=checkpoint.tokenizer.canonicalisation,
@@ -114,6 +121,8 @@ def _space(checkpoint: Checkpoint, source: Source) -> str:
     parts = {
         "files": dict(source.files),
         "preprocessing": asdict(checkpoint.preprocessing),
+        "architecture": checkpoint.architecture.to_json(),
         "canonicalisation": checkpoint.tokenizer.canonicalisation,
+        "ids": [checkpoint.tokenizer.eos_id, checkpoint.tokenizer.pad_id],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8")).hexdigest()[:32]

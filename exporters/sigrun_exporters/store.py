@@ -31,10 +31,12 @@ class WeightStore:
 
     Attributes:
         plan: what is stored how.
-        sha256: hash over name, encoding, stored shape and bytes of every tensor, in file order.
+        digests: SHA-256 of each tensor's stored bytes.
+        sha256: hash over name, encoding, stored shape and digest of every tensor, in file order.
     """
 
     plan: Plan
+    digests: Mapping[str, str]
     sha256: str
     _file: IO[bytes]
     _offsets: Mapping[str, int]
@@ -59,21 +61,24 @@ def stored(checkpoint: Checkpoint, plan: Plan, folder: Path) -> Iterator[WeightS
     """
     digest = hashlib.sha256()
     offsets: dict[str, int] = {}
+    digests: dict[str, str] = {}
     with (
-        tempfile.TemporaryFile(dir=folder, prefix=".sigrun-", buffering=0) as file,
+        tempfile.TemporaryFile(dir=folder, prefix=".sigrun-") as file,
         Progress(
             f"quantizing to {plan.recipe.name}", sum(t.spec.size for t in plan.tensors) / 1e6, "M weights"
         ) as bar,
     ):
         for tensor in plan.tensors:
             data = _encode(rewritten(checkpoint.read(tensor.spec.name), tensor), tensor)
-            header = f"{tensor.spec.name}\0{tensor.encoding.name}\0{tensor.stored_shape}\0"
-            digest.update(header.encode("utf-8"))
-            digest.update(data.data)
-            offsets[tensor.spec.name] = file.tell()
-            data.tofile(file)
+            name = tensor.spec.name
+            digests[name] = hashlib.sha256(data.data).hexdigest()
+            line = f"{name}\0{tensor.encoding.name}\0{tensor.stored_shape}\0{digests[name]}\n"
+            digest.update(line.encode("utf-8"))
+            offsets[name] = file.tell()
+            file.write(data.data)
             bar.advance(tensor.spec.size / 1e6)
-        yield WeightStore(plan, digest.hexdigest(), file, offsets)
+        file.flush()
+        yield WeightStore(plan, digests, digest.hexdigest(), file, offsets)
 
 
 def _encode(values: NDArray[np.float32], tensor: TensorPlan) -> NDArray[np.uint8]:

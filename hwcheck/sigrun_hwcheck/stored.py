@@ -177,7 +177,7 @@ def from_artifact(artifact: Artifact, path: str) -> Stored:
         architecture = Architecture.from_json(manifest.architecture)
     except TypeError as error:
         raise StoredFileError(f"{path}: the manifest's architecture cannot be understood: {error}") from error
-    graphs = {tower: forms[FORM] for tower, forms in manifest.graphs.items() if FORM in forms}
+    graphs = {tower: forms[FORM].weights for tower, forms in manifest.graphs.items() if FORM in forms}
     if not graphs:
         raise StoredFileError(
             f"{path}: has no graph of form '{FORM}', the only one that this version knows",

@@ -6,6 +6,7 @@ weights, and the weight-free ONNX graphs that run them.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from sigrun.tokens import TokenizerSpec
 
 ARCHITECTURE = "siglip"
 TOKEN_TABLE = "t.token_embd.weight"
+COPIED_BYTES = 1 << 20  # smaller f32 weights are copied out of the file
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Artifact:
 
     def __init__(self, file: GgufFile, manifest: Manifest) -> None:
         self._file = file
+        self._sound: set[str] = set()  # weights whose hash was checked
         self.manifest = manifest
         self.tensors: Mapping[str, ArtifactTensor] = {
             name: ArtifactTensor(name, t.tower, t.kind, t.shape, t.encoding, file.tensors[name].nbytes)
@@ -80,9 +83,7 @@ class Artifact:
             manifest = Manifest.from_json(text, where)
             for name, tensor in manifest.tensors.items():
                 _check_tensor(file, name, tensor)
-            for tower, forms in manifest.graphs.items():
-                for form, weights in forms.items():
-                    _check_graph(file, manifest, tower, form, weights)
+            _check_towers(file, manifest)
             return cls(file, manifest)
         except BaseException:
             file.close()
@@ -109,19 +110,38 @@ class Artifact:
 
     def graph(self, tower: TowerName, form: str) -> bytes:
         """The serialized, weight-free ONNX graph of a tower in a compute form."""
-        if form not in self.manifest.graphs.get(tower, {}):
+        stored = self.manifest.graphs.get(tower, {}).get(form)
+        if stored is None:
             offered = ", ".join(self.manifest.graphs.get(tower, {})) or "none"
             raise ArtifactError(f"{self.path}: has no {tower} graph of form '{form}'; it has: {offered}")
-        return self._file.data(graph_name(tower, form)).tobytes()
+        data = self._file.data(graph_name(tower, form))
+        self._check_hash(f"the {tower} graph of form '{form}'", data, stored.sha256)
+        return data.tobytes()
 
     def data(self, name: str) -> NDArray[np.uint8]:
-        """The stored bytes of a weight, read-only and still in the file."""
-        return self._file.data(name)
+        """The stored bytes of a weight, read-only and still in the file; their hash is checked the first time.
+
+        Raises:
+            ArtifactError: the bytes are not those that were exported.
+        """
+        data = self._file.data(name)
+        if name not in self._sound:
+            self._check_hash(f"tensor '{name}'", data, self.manifest.tensors[name].sha256)
+            self._sound.add(name)
+        return data
+
+    def _check_hash(self, what: str, data: NDArray[np.uint8], expected: str) -> None:
+        if hashlib.sha256(data.data).hexdigest() != expected:
+            raise ArtifactError(
+                f"{self.path}: {what} is damaged: its bytes are not those that were exported",
+                hint="export or copy the file again",
+            )
 
     def dense(self, name: str) -> NDArray[np.float32]:
-        """A weight as float32 in its logical shape."""
+        """A weight as float32 in its logical shape. Large f32 weights are views of the file, all else copies."""
         tensor = self.tensors[name]
-        return blocks.decode(tensor.encoding, self.data(name)).reshape(tensor.shape)
+        values = blocks.decode(tensor.encoding, self.data(name)).reshape(tensor.shape)
+        return values if values.nbytes > COPIED_BYTES else np.array(values)
 
     def nbits(self, name: str) -> NBits:
         """A matrix as MatMulNBits takes it: the same numbers, no float copy of the matrix."""
@@ -181,23 +201,42 @@ def _check_tensor(file: GgufFile, name: str, tensor: StoredTensor) -> None:
         )
 
 
-def _check_graph(
-    file: GgufFile, manifest: Manifest, tower: str, form: str, weights: Mapping[str, Any]
-) -> None:
-    if tower not in TOWERS:
-        raise ArtifactError(
-            f"{file.path}: the manifest has graphs for a tower '{tower}', which SigLIP has not"
-        )
-    info = file.tensors.get(graph_name(tower, form))
-    if info is None or info.type.name != "i8":
-        raise ArtifactError(f"{file.path}: the {tower} graph of form '{form}' is missing")
-    missing = sorted(set(weights) - set(manifest.tensors))
-    if missing:
-        raise ArtifactError(
-            f"{file.path}: the {tower} graph asks for '{missing[0]}', which is not in the file"
-        )
-    if tower == "text" and TOKEN_TABLE not in manifest.tensors:
-        raise ArtifactError(f"{file.path}: has a text graph but no token table '{TOKEN_TABLE}'")
+def _check_towers(file: GgufFile, manifest: Manifest) -> None:
+    """Everything that two places in the file say must agree, and every tower must be whole."""
+
+    def fail(problem: str) -> ArtifactError:
+        return ArtifactError(f"{file.path}: {problem}")
+
+    for tower, forms in manifest.graphs.items():
+        shape = manifest.architecture.get(tower)
+        if tower not in TOWERS or shape is None:
+            raise fail(f"the manifest has graphs for a tower '{tower}' that its architecture lacks")
+        if tower not in manifest.bits_per_weight:
+            raise fail(f"the manifest has no bits_per_weight of the {tower} tower")
+        for form, graph in forms.items():
+            info = file.tensors.get(graph_name(tower, form))
+            if info is None or info.type.name != "i8":
+                raise fail(f"the {tower} graph of form '{form}' is missing")
+            for name, packing in graph.weights.items():
+                tensor = manifest.tensors.get(name)
+                if tensor is None:
+                    raise fail(
+                        f"the {tower} graph of form '{form}' asks for '{name}', which is not in the file"
+                    )
+                if packing != "dense" and len(tensor.shape) != 2:
+                    raise fail(
+                        f"the {tower} graph of form '{form}' takes '{name}' as a matrix, which it is not"
+                    )
+    side = manifest.architecture.get("image", {}).get("image_size")
+    prep = manifest.preprocessing
+    if "image" in manifest.graphs and not prep.height == prep.width == side:
+        raise fail(f"pictures would be made {prep.width} x {prep.height}, but the image tower takes {side}")
+    if "text" in manifest.graphs:
+        context = file.metadata.get("siglip.text.context_length")
+        if context != manifest.architecture["text"].get("context"):
+            raise fail(f"siglip.text.context_length is {context!r}, but the manifest's text tower differs")
+        if TOKEN_TABLE not in manifest.tensors:
+            raise fail(f"has a text graph but no token table '{TOKEN_TABLE}'")
 
 
 def _tokenizer_spec(file: GgufFile, manifest: Manifest) -> TokenizerSpec:

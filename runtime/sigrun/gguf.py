@@ -88,6 +88,8 @@ class GgufFile:
         self.path = Path(path)
         self._map: mmap.mmap | None = None
         try:
+            if self.path.exists() and not self.path.is_file():
+                raise ArtifactError(f"{self.path}: cannot open: it is not a file")
             with self.path.open("rb") as file:
                 self.nbytes = os.fstat(file.fileno()).st_size
                 if self.nbytes < len(MAGIC) + 20:
@@ -96,8 +98,9 @@ class GgufFile:
                         hint="export or copy it again; the transfer may have been cut off",
                     )
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise ArtifactError(f"{self.path}: cannot open: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            reason = getattr(error, "strerror", None) or error
+            raise ArtifactError(f"{self.path}: cannot open: {reason}") from error
         try:
             cursor = _Cursor(self._map, self.nbytes, str(self.path))
             self.metadata, self.tensors = _read_head(cursor)
@@ -221,7 +224,18 @@ def _read_head(cursor: _Cursor) -> tuple[Mapping[str, Any], Mapping[str, TensorI
         if info.offset + info.nbytes > cursor.size:
             raise cursor.fail(f"tensor '{name}' ends at byte {info.offset + info.nbytes:,}, beyond the file")
         tensors[name] = info
+    _no_overlap(cursor, tensors)
     return metadata, tensors
+
+
+def _no_overlap(cursor: _Cursor, tensors: Mapping[str, TensorInfo]) -> None:
+    """Refuse tensors that share bytes: many over one region would unpack to far more than the file."""
+    end, before = 0, ""
+    for info in sorted(tensors.values(), key=lambda t: (t.offset, t.nbytes)):
+        if info.nbytes and info.offset < end:
+            raise cursor.fail(f"tensors '{before}' and '{info.name}' overlap")
+        if info.nbytes:
+            end, before = info.offset + info.nbytes, info.name
 
 
 def _value(cursor: _Cursor, key: str) -> Any:

@@ -18,6 +18,7 @@ from sigrun.scores import Scoring
 
 FORMAT = 1
 KEY = "sigrun.manifest"
+MOST = 1e30  # no number in a manifest is larger
 
 TowerName = Literal["image", "text"]
 TOWERS: tuple[TowerName, ...] = get_args(TowerName)
@@ -50,6 +51,7 @@ class StoredTensor:
         encoding: what it is stored as.
         target: what the recipe asked for; differs where that did not fit the shape.
         fold: rows laid end to end in the file.
+        sha256: hash of the stored bytes.
     """
 
     tower: TowerName
@@ -59,6 +61,15 @@ class StoredTensor:
     encoding: str
     target: str
     fold: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class StoredGraph:
+    """A graph in the file: the hash of its bytes, and how it takes each weight."""
+
+    sha256: str
+    weights: Mapping[str, Packing]
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,7 @@ class Manifest:
         architecture: both towers before any rewrite, as ``sigrun_recipes.Architecture.to_json`` gives them.
         rewrites: function-preserving rewrites that were applied, in order.
         tensors: every weight by name.
-        graphs: tower → compute form → tensor name → packing.
+        graphs: tower → compute form → graph.
         bits_per_weight: tower → true bits per weight, everything counted.
         preprocessing: how pictures become pixel values.
         canonicalisation: how text is made canonical before it is cut into tokens.
@@ -93,7 +104,7 @@ class Manifest:
     architecture: Mapping[str, Mapping[str, Any]]
     rewrites: tuple[str, ...]
     tensors: Mapping[str, StoredTensor]
-    graphs: Mapping[str, Mapping[str, Mapping[str, Packing]]]
+    graphs: Mapping[str, Mapping[str, StoredGraph]]
     bits_per_weight: Mapping[str, float]
     preprocessing: Preprocessing
     canonicalisation: Canonicalisation
@@ -160,11 +171,8 @@ class Manifest:
             },
             graphs={
                 tower: {
-                    form: {
-                        name: look.packing(p, f"graphs.{tower}.{form}.{name}")
-                        for name, p in look.table(w, form).items()
-                    }
-                    for form, w in look.table(forms, f"graphs.{tower}").items()
+                    form: look.graph(value, f"graphs.{tower}.{form}")
+                    for form, value in look.table(forms, f"graphs.{tower}").items()
                 }
                 for tower, forms in look.table(top["graphs"], "graphs").items()
             },
@@ -211,8 +219,8 @@ class _Look:
         return tuple(self.text(v, field) for v in value)
 
     def number(self, value: Any, field: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
-            raise self.fail(field, f"must be a finite number, not {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -MOST <= value <= MOST:
+            raise self.fail(field, f"must be a number of ordinary size, not {str(value)[:40]}")
         return float(value)
 
     def extents(self, value: Any, field: str) -> tuple[int, ...]:
@@ -255,4 +263,13 @@ class _Look:
             encoding=self.text(data.get("encoding"), f"{field}.encoding"),
             target=self.text(data.get("target"), f"{field}.target"),
             fold=fold,
+            sha256=self.text(data.get("sha256"), f"{field}.sha256"),
+        )
+
+    def graph(self, value: Any, field: str) -> StoredGraph:
+        data = self.table(value, field)
+        weights = self.table(data.get("weights"), f"{field}.weights")
+        return StoredGraph(
+            sha256=self.text(data.get("sha256"), f"{field}.sha256"),
+            weights={name: self.packing(p, f"{field}.weights.{name}") for name, p in weights.items()},
         )

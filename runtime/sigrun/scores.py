@@ -15,7 +15,9 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sigrun.errors import SpaceError
+from sigrun.errors import ArtifactError, SpaceError
+
+MOST_LOGIT_SCALE = 30.0  # exp(30) is 1e13; trained models have 4 to 5
 
 
 class ScoreJson(TypedDict):
@@ -53,10 +55,20 @@ class Scoring:
         logit_scale: natural logarithm of the factor on the cosine, as checkpoints store it (SO400M: 4.72,
             factor 112).
         logit_bias: what is added afterwards.
+
+    Raises:
+        ArtifactError: a value no trained model has, and that scores could not be computed with.
     """
 
     logit_scale: float
     logit_bias: float
+
+    def __post_init__(self) -> None:
+        if not (abs(self.logit_scale) <= MOST_LOGIT_SCALE and math.isfinite(self.logit_bias)):
+            raise ArtifactError(
+                f"logit_scale {self.logit_scale} and logit_bias {self.logit_bias} cannot be: the scale is a "
+                f"logarithm of at most {MOST_LOGIT_SCALE:g}, the bias a finite number"
+            )
 
 
 def logits(

@@ -51,8 +51,9 @@ class TowerSession:
     def __init__(self, artifact: Artifact, tower: TowerName, form: str, threads: int) -> None:
         self.tower = tower
         self.form = form
+        self._where = artifact.path
         graph = artifact.graph(tower, form)
-        weights = artifact.manifest.graphs[tower][form]
+        weights = artifact.manifest.graphs[tower][form].weights
         arrays = _unpack(artifact, list(weights.items()), threads)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -60,7 +61,7 @@ class TowerSession:
         options.log_severity_level = 3
         # Memory patterns would keep the largest buffers of every batch size seen, and make nothing faster here.
         options.enable_mem_pattern = False
-        self._weights = _hand_over(options, arrays, in_place=form == "exact")
+        self._weights = _hand_over(options, arrays)
         try:
             self._session = ort.InferenceSession(
                 graph,
@@ -74,41 +75,86 @@ class TowerSession:
                 f"{artifact.path}: ONNX Runtime {ort.__version__} cannot load the {tower} tower: {error}",
                 hint="update ONNX Runtime (pip install -U onnxruntime), or export the model again",
             ) from error
+        self.width, self.tokens = self._check_shapes()
+        self._input: str = self._session.get_inputs()[0].name
+
+    def _check_shapes(self) -> tuple[int, int]:
+        """Width of an embedding and tokens of an item, read off the graph; it must be a graph of this tower."""
         first = self._session.get_inputs()[0]
-        shapes = {output.name: output.shape for output in self._session.get_outputs()}
-        self._outputs = set(shapes)
-        self._input: str = first.name
-        self.width: int = shapes[EMBEDDING[tower]][-1]
-        self.tokens: int = (shapes["last_hidden_state"] if tower == "image" else first.shape)[1]
+        shapes: dict[str, list[int | str]] = {o.name: o.shape for o in self._session.get_outputs()}
+        embedding = shapes.get(EMBEDDING[self.tower], [])
+        by_token = shapes.get("last_hidden_state", []) if self.tower == "image" else first.shape
+        ranks = (len(first.shape), len(embedding), len(by_token))
+        if ranks != ((4, 2, 3) if self.tower == "image" else (3, 2, 3)):
+            raise ArtifactError(
+                f"{self._where}: the graph of form '{self.form}' is not one of an {self.tower} tower"
+            )
+        width, tokens = embedding[1], by_token[1]
+        if not isinstance(width, int) or not isinstance(tokens, int):
+            raise ArtifactError(
+                f"{self._where}: the {self.tower} graph of form '{self.form}' has no fixed sizes"
+            )
+        return width, tokens
 
     def embed(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embeddings of a batch: float32 [n, width], unit length."""
         return self.run(batch, EMBEDDING[self.tower])
 
     def run(self, batch: NDArray[np.float32], output: str) -> NDArray[np.float32]:
-        """Run the tower on a batch and give one output, float32 [n, ...]."""
-        if output not in self._outputs:
-            raise ArtifactError(f"the {self.tower} graph has no output '{output}'")
-        result: NDArray[np.float32] = self._session.run([output], {self._input: batch})[0]
+        """Run the tower on a batch and give one output, float32 [n, ...].
+
+        Raises:
+            ProviderError: ONNX Runtime fails.
+            ArtifactError: the result holds values that are no numbers: the file's weights are unusable.
+        """
+        try:
+            result: NDArray[np.float32] = self._session.run([output], {self._input: batch})[0]
+        except Exception as error:  # see above
+            raise ProviderError(
+                f"{self._where}: ONNX Runtime cannot run the {self.tower} tower: {error}"
+            ) from error
+        if not np.isfinite(result).all():
+            raise ArtifactError(
+                f"{self._where}: the {self.tower} tower gives values that are no numbers",
+                hint="its weights are unusable: export the model again",
+            )
         return result
 
 
-def _hand_over(options: ort.SessionOptions, arrays: dict[str, Array], *, in_place: bool) -> list[object]:
+def _hand_over(options: ort.SessionOptions, arrays: dict[str, Array]) -> list[object]:
     """Give a session its weights; the result must live as long as the session.
 
-    In place, the session works on these very arrays. Otherwise it copies them into the graph: the way for kernels
-    that lay weights out anew anyway, after which ONNX Runtime frees its copy.
+    Where kernels multiply by the arrays as they are, the session works on these very arrays. Matrices that kernels
+    lay out anew are copied into the graph, of which ONNX Runtime keeps its own layout only; views of the file cost
+    nothing to keep.
     """
-    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
-    if not in_place:
-        options.add_external_initializers(list(arrays), values)
-        return []
-    for name, value in zip(arrays, values, strict=True):
-        options.add_initializer(name, value)
+    if not (EXTERNAL / "weights").is_file():
+        raise ProviderError(
+            f"{EXTERNAL / 'weights'}, an empty file that belongs to the package sigrun, is missing",
+            hint="install sigrun again; when freezing an app, collect sigrun's package data",
+        )
     # The graph calls its weights external, in a file "weights". They all come from the arrays; the file must only be
     # there, and is empty, so that reading from it would fail loudly.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(EXTERNAL))
-    return [values, arrays]
+    copied = {name: a for name, a in arrays.items() if _laid_out_anew(name, a) and a.flags.owndata}
+    options.add_external_initializers(
+        list(copied), [ort.OrtValue.ortvalue_from_numpy(a) for a in copied.values()]
+    )
+    kept = {
+        name: (a, ort.OrtValue.ortvalue_from_numpy(a)) for name, a in arrays.items() if name not in copied
+    }
+    for name, (_, value) in kept.items():
+        options.add_initializer(name, value)
+    return list(kept.values())
+
+
+def _laid_out_anew(name: str, array: Array) -> bool:
+    """Dense and int8 matrices; what MatMulNBits takes is used as it is."""
+    if array.dtype == np.int8:
+        return True
+    return (
+        array.dtype == np.float32 and array.ndim == 2 and not name.endswith((".scales", ".zeros", ".minima"))
+    )
 
 
 def _unpack(artifact: Artifact, weights: list[tuple[str, Packing]], threads: int) -> dict[str, Array]:

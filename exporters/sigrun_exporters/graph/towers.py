@@ -6,6 +6,7 @@ pictures or texts one by one. Batch is free everywhere.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,11 @@ class Graph:
 
     model: bytes
     weights: dict[str, Packing]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the serialized graph."""
+        return hashlib.sha256(self.model).hexdigest()
 
 
 def build(plan: Plan, tower: TowerName, form: Form = "exact") -> Graph:
