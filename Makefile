@@ -23,7 +23,7 @@ REFERENCE_CONSTRAINTS := .ci/constraints-reference.txt
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-reference lint format export export-q4 hwcheck bench docs clean
+.PHONY: help setup demo test test-reference lint format export export-q4 hwcheck bench clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [MODEL=... VARIANT=... OUT=... FORCE=1]"
@@ -34,7 +34,11 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python $(PIP_INSTALL) -c $(CONSTRAINTS) -e ".[cpu,export,hwcheck]"
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python $(PIP_INSTALL) -c $(CONSTRAINTS) -e ".[cpu,export,hwcheck,test]"
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-test
 	$(BIN)/python $(PIP_INSTALL) -c $(CONSTRAINTS) -e ".[cpu,export,hwcheck,dev]"
 	@touch $@
 
@@ -53,7 +57,7 @@ demo: setup  ## export the bundled model to Q4_K_M, check that it fits, classify
 	@echo "== classify: drawings by a vendor the model was not trained on"
 	@$(BIN)/sigrun classify $(DEMO_ARTIFACT) $(DEMO_PICTURES)/*.png --labels examples/emoji_siglip/heldout/demo/labels.txt --top 3
 
-test: $(VENV)/.installed-dev  ## run the tests (no torch, no network once installed)
+test: $(VENV)/.installed-test  ## run the tests (no torch, no network once installed)
 	$(BIN)/python -m pytest $(ARGS)
 
 test-reference: $(REFERENCE)/.installed  ## compare live with torch, transformers, optimum, gguf and ggml (installs torch)
@@ -71,9 +75,9 @@ format: $(VENV)/.installed-dev  ## format the code and paste current command hel
 	$(BIN)/python docs/paste_help.py
 
 export: setup  ## convert MODEL to VARIANT under OUT
-	$(BIN)/sigrun-export convert $(MODEL) --variant $(VARIANT) -o $(OUT) $(if $(FORCE),--force)
+	$(BIN)/sigrun-export convert "$(MODEL)" --variant $(VARIANT) -o "$(OUT)" $(if $(FORCE),--force)
 
-export-q4: VARIANT := q4_k_m
+export-q4: override VARIANT := q4_k_m
 export-q4: export  ## convert MODEL to Q4_K_M under OUT
 
 hwcheck: setup  ## which variants fit this machine (ARGS="file.gguf" checks a file)

@@ -77,14 +77,20 @@ def test_a_label_that_is_cut_is_said(emoji_q4: Path, capsys: pytest.CaptureFixtu
 
 
 def test_embed_writes_vectors(emoji_q4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = sigrun_run(capsys, "embed", emoji_q4, APPLE, DEMO / "none.png", "-o", tmp_path / "v.npy")
-    vectors = np.load(tmp_path / "v.npy")
+    code, out, _ = sigrun_run(capsys, "embed", emoji_q4, APPLE, DEMO / "none.png", "-o", tmp_path / "v.npz")
+    archive = np.load(tmp_path / "v.npz")
+    vectors = archive["vectors"]
     assert (code, out, vectors.shape, vectors.dtype) == (1, "", (2, 160), np.float32)
     assert np.isnan(vectors[1]).all()
     code, out, _ = sigrun_run(capsys, "embed", emoji_q4, "--text", "owl")
     record = json.loads(out)
     assert (code, len(record["embedding"]), len(record["space"])) == (0, 160, 32)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["v.npy"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["v.npz"]
+    assert archive["items"].tolist() == [APPLE, str(DEMO / "none.png")]
+    assert str(archive["space"]) == record["space"]
+    code, _, err = sigrun_run(capsys, "embed", emoji_q4, APPLE, "-o", tmp_path / "v.npz")
+    assert (code, "exists already" in err) == (1, True)
+    assert sigrun_run(capsys, "embed", emoji_q4, "-o", tmp_path / "v.npz", "--force", APPLE)[0] == 0
 
 
 def test_info_names_towers_and_true_bits(emoji_q4: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,6 +100,9 @@ def test_info_names_towers_and_true_bits(emoji_q4: Path, capsys: pytest.CaptureF
         assert word in out
     code, out, _ = sigrun_run(capsys, "info", emoji_q4, "--json")
     assert json.loads(out)["variant"] == "q4_k_m"
+
+
+WRONG_USAGE = {"no labels", "pictures and texts", "nothing to embed"}
 
 
 def bad_inputs(tmp_path: Path, artifact: Path) -> dict[str, tuple[list[object], str]]:
@@ -135,7 +144,7 @@ def bad_inputs(tmp_path: Path, artifact: Path) -> dict[str, tuple[list[object], 
         "bomb": (["classify", artifact, tmp_path / "bomb.png", *label], "bomb.png"),
         "pictures and texts": (["embed", artifact, APPLE, "--text", "owl"], "either"),
         "nothing to embed": (["embed", artifact], "either"),
-        "output nowhere": (["embed", artifact, APPLE, "-o", tmp_path / "no" / "v.npy"], "cannot write"),
+        "output nowhere": (["embed", artifact, APPLE, "-o", tmp_path / "no" / "v.npz"], "cannot write"),
     }
 
 
@@ -144,7 +153,7 @@ def test_bad_input_gives_one_message_and_no_traceback(
 ) -> None:
     for case, (arguments, says) in bad_inputs(tmp_path, emoji_q4).items():
         code, out, err = sigrun_run(capsys, *arguments)
-        assert code == 1, case
+        assert code == (2 if case in WRONG_USAGE else 1), case
         assert says in err, (case, err)
         assert err.startswith("sigrun: error: "), (case, err)
         assert err.count("error:") == 1, (case, err)
@@ -216,3 +225,56 @@ def test_a_closed_pipe_ends_quietly(emoji_q4: Path) -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 1
+
+
+def test_pictures_may_come_after_options(emoji_q4: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("classify", emoji_q4, APPLE, "--label", "owl", DEMO / "owl.png", "--json")
+    code, out, _ = sigrun_run(capsys, *arguments)
+    assert code == 0
+    assert [json.loads(line)["picture"] for line in out.splitlines()] == [APPLE, str(DEMO / "owl.png")]
+    with pytest.raises(SystemExit) as caught:
+        sigrun.cli.main(["classify", str(emoji_q4), APPLE, "--label", "owl", "--jsn"])
+    assert caught.value.code == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("module", ["sigrun", "sigrun_hwcheck"])
+def test_a_full_disk_behind_stdout_is_said(emoji_q4: Path, module: str) -> None:
+    arguments = ["info", str(emoji_q4)] if module == "sigrun" else [str(emoji_q4)]
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", module, *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == (1 if module == "sigrun" else 2)
+    assert "cannot write the output" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("module", ["sigrun", "sigrun_exporters", "sigrun_hwcheck"])
+def test_closed_streams_are_no_error(emoji_q4: Path, module: str) -> None:
+    arguments = {
+        "sigrun": ["info", str(emoji_q4)],
+        "sigrun_exporters": ["recipes"],
+        "sigrun_hwcheck": [str(emoji_q4)],
+    }
+    words = [module, *arguments[module]]
+    code = f"import runpy, sys; sys.stdout = sys.stderr = None; sys.argv = {words!r}; runpy.run_module({module!r})"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8:strict"])
+def test_any_encoding_of_stdout_will_do(emoji_q4: Path, encoding: str) -> None:
+    import os
+
+    command = [sys.executable, "-m", "sigrun", "classify", str(emoji_q4), APPLE, "--label", "猫 🦉", "--json"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout.decode("utf-8"))["scores"][0]["label"] == "猫 🦉"
+
+
+def test_labels_from_notepad_have_no_mark(
+    emoji_q4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "labels.txt").write_text("owl\n", "utf-8-sig")
+    _, out, _ = sigrun_run(capsys, "classify", emoji_q4, APPLE, "--labels", tmp_path / "labels.txt", "--json")
+    assert json.loads(out)["scores"][0]["label"] == "owl"

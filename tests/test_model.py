@@ -76,6 +76,27 @@ def test_a_bad_picture_is_an_error_of_its_row(model: Siglip, tmp_path: Path) -> 
     assert [len(scores) for scores in scored] == [2, 0, 0, 0, 0, 2]
 
 
+@pytest.mark.parametrize(
+    "one", ["a.png", b"bytes", Path("a.png"), RED, np.zeros((9, 9, 3), np.uint8), BytesIO(b"x")]
+)
+def test_one_picture_is_not_a_list_of_pictures(model: Siglip, one: object) -> None:
+    with pytest.raises(PictureError, match=r"write \[picture\]"):
+        model.embed_images(one)  # type: ignore[arg-type]
+
+
+def test_any_iterable_of_texts_will_do(model: Siglip) -> None:
+    expected = model.embed_texts(["owl", "rocket"]).vectors
+    np.testing.assert_array_equal(model.embed_texts(np.array(["owl", "rocket"])).vectors, expected)
+    assert model.label_set(label for label in ("owl", "rocket")).labels == ("owl", "rocket")
+
+
+def test_progress_counts_every_text(model: Siglip) -> None:
+    counts: list[int] = []
+    model.label_set(["owl"] * 60, on_progress=counts.append)
+    assert sum(counts) == 60
+    assert len(counts) > 1
+
+
 def test_nothing_in_nothing_out(model: Siglip) -> None:
     assert model.embed_images([]).vectors.shape == (0, 160)
     assert model.embed_texts([]).vectors.shape == (0, 160)

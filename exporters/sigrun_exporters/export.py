@@ -12,10 +12,10 @@ import sigrun
 from sigrun.artifact import Artifact
 from sigrun.errors import RecipeError
 from sigrun.manifest import FORMAT, Manifest, Source, StoredGraph, StoredTensor
+from sigrun.output import finished, folder_with_room, refuse_existing
 from sigrun_exporters.checkpoint import Checkpoint
 from sigrun_exporters.gguf_file import Graphs, write_gguf
 from sigrun_exporters.graph import FORMS, build
-from sigrun_exporters.output import finished, folder_with_room, refuse_existing
 from sigrun_exporters.store import WeightStore, stored
 from sigrun_recipes import TOWERS, Plan, Recipe, RecipeFileError, TowerName, plan
 

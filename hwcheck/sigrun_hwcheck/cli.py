@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
+import io
 import json
 import os
 import sys
+from pathlib import Path
 
 from sigrun_hwcheck import report as reports
 from sigrun_hwcheck.api import check
@@ -43,8 +44,8 @@ verdicts:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; ``argv`` without the program's name. Returns the exit code."""
+    _open_streams()
     arguments = _parser().parse_args(argv)
-    _never_fail_on_a_character()
     try:
         report = check(arguments.files, batches=arguments.batch or (), tower=arguments.tower)
         code = EXIT_CODES[report.outcome]
@@ -62,6 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         # Whoever read our output has had enough; keep the interpreter from failing on its last flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return code
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"error: cannot write the output: {error.strerror or error}", file=sys.stderr)
+        return USAGE
     except KeyboardInterrupt:
         return INTERRUPTED
     return code
@@ -103,10 +108,14 @@ def _batch(text: str) -> int:
     return number
 
 
-def _never_fail_on_a_character() -> None:
-    """Names of files and cards may hold characters that the terminal cannot show."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            with contextlib.suppress(ValueError, OSError):
-                reconfigure(errors="replace")
+def _open_streams() -> None:
+    """Make printing safe: closed streams swallow it, and names may hold what a terminal cannot show.
+
+    The same as ``sigrun.cli.shell.open_streams``, which would load numpy and ONNX Runtime here.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (until exit)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

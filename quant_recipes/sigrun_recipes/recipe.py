@@ -29,6 +29,7 @@ FORMAT = 1
 REWRITES: tuple[str, ...] = ("pad_mlp",)
 QUANTIZABLE = ("linear", "token", "patch")
 SUFFIX = ".toml"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class RecipeFileError(ValueError):
@@ -123,9 +124,13 @@ def load(name: str) -> Recipe:
 def load_file(path: Path) -> Recipe:
     """A recipe from a file of the user's."""
     try:
+        if path.exists() and not path.is_file():
+            raise RecipeFileError(f"{path}: cannot read the recipe: it is not a file")
         data = path.read_bytes()
-    except OSError as error:
-        raise RecipeFileError(f"{path}: cannot read the recipe: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, RecipeFileError):
+            raise
+        raise RecipeFileError(f"{path}: cannot read the recipe: {error}") from error
     return parse(data, str(path))
 
 
@@ -141,7 +146,7 @@ def parse(data: bytes, where: str) -> Recipe:
     """A recipe from the bytes of its TOML file; ``where`` names the file in errors."""
     try:
         table = tomllib.loads(data.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeFileError(f"{where}: not a TOML file: {error}") from error
     reader = _Reader(where, data.decode("utf-8"))
     reader.keys(table, "", {"format", "name", "summary", "rewrites", "limit", "default", "tensors", "rules"})
@@ -162,8 +167,13 @@ def parse(data: bytes, where: str) -> Recipe:
         raise RecipeFileError(
             f"{where}: limit.bits_per_weight must be a number above 0 and at most 32, not {most!r}"
         )
+    name = reader.string(table, "name")
+    if not NAME.fullmatch(name):
+        raise reader.fail(
+            "name", f"is {name!r}; it becomes part of a file name: letters, digits, '.', '_' and '-'"
+        )
     return Recipe(
-        name=reader.string(table, "name"),
+        name=name,
         summary=reader.string(table, "summary"),
         rewrites=rewrites,
         max_bits_per_weight=float(most),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from sigrun.artifact import Artifact
 from sigrun.embeddings import Embeddings, LabelSet, same_space
@@ -18,9 +19,10 @@ from sigrun.errors import PictureError, ProviderError, TextError
 from sigrun.manifest import TOWERS, Manifest, TowerName
 from sigrun.pixels import Picture, open_picture, to_pixels
 from sigrun.scores import Score, logits, rank
-from sigrun.sessions import FORMS, PROVIDERS, TowerSession, physical_threads
+from sigrun.sessions import FORMS, PROVIDERS, TowerSession, usable_cpus
 from sigrun.tokens import Tokenizer
 
+MOST_THREADS = 256
 MICRO_BATCH_TOKENS = 1500
 """Tokens run at once: on a CPU larger batches are no faster per picture and hold more memory."""
 
@@ -74,6 +76,9 @@ class Siglip:
     ) -> Self:
         """Open an artifact.
 
+        While a model is loaded, its file must not be changed in place, only replaced by a renamed one: parts of it
+        are read when they are needed.
+
         Args:
             path: a ``.gguf`` file made by ``sigrun-export``.
             compute: ``exact`` multiplies the stored numbers in float32; ``int8`` rounds the layers anew to 8 bits,
@@ -92,8 +97,8 @@ class Siglip:
         where = next(iter(PROVIDERS)) if provider == "auto" else provider
         if where not in PROVIDERS:
             raise ProviderError(f"there is no provider '{provider}'; there are: auto, {', '.join(PROVIDERS)}")
-        if threads is not None and threads < 1:
-            raise ProviderError(f"threads must be at least 1, not {threads}")
+        if threads is not None and not 1 <= threads <= MOST_THREADS:
+            raise ProviderError(f"threads must be 1 to {MOST_THREADS}, not {threads}")
         wanted: dict[str, tuple[TowerName, ...]] = {
             "auto": (),
             "image": ("image",),
@@ -102,7 +107,7 @@ class Siglip:
         }
         if towers not in wanted:
             raise ValueError(f"towers must be one of {', '.join(wanted)}, not {towers!r}")
-        model = cls(Artifact.open(path), form, where, threads or physical_threads())
+        model = cls(Artifact.open(path), form, where, threads or usable_cpus())
         try:
             for tower in wanted[towers]:
                 model._session(tower)
@@ -124,7 +129,7 @@ class Siglip:
             path=artifact.path,
             nbytes=artifact.nbytes,
             tower_nbytes={tower: artifact.tower_nbytes(tower) for tower in artifact.towers},
-            loaded=tuple(self._sessions),
+            loaded=self._loaded(),
             compute=self._compute,
             provider=self._provider,
             threads=self._threads,
@@ -139,13 +144,16 @@ class Siglip:
         Returns:
             Embeddings, float32 [n, width].
         """
+        if _one_picture(pictures):
+            raise PictureError(
+                f"pictures must be a list of pictures, not one {type(pictures).__name__}",
+                hint="write [picture]",
+            )
         session = self._session("image")
         preprocessing = self._artifact.manifest.preprocessing
         vectors: list[NDArray[np.float32]] = []
         errors: dict[int, str] = {}
         pending: list[tuple[int, NDArray[np.float32]]] = []
-        size = self._micro_batch("image")
-        count = 0
 
         def flush() -> None:
             if pending:
@@ -154,22 +162,27 @@ class Siglip:
                     vectors[row] = vector
                 pending.clear()
 
-        blank = np.full(self._width("image"), np.nan, np.float32)
+        blank = np.full(session.width, np.nan, np.float32)
         for row, picture in enumerate(pictures):
-            count += 1
             vectors.append(blank)
             try:
                 pending.append((row, to_pixels(open_picture(picture), preprocessing)))
             except PictureError as error:
-                errors[row] = error.message
-            if len(pending) == size:
+                errors[row] = str(error)
+            if len(pending) == _micro_batch(session):
                 flush()
         flush()
-        stacked = np.stack(vectors) if count else np.empty((0, len(blank)), np.float32)
+        stacked = np.stack(vectors) if vectors else np.empty((0, session.width), np.float32)
         return Embeddings(stacked, self.space, errors)
 
-    def embed_texts(self, texts: Sequence[str]) -> Embeddings:
+    def embed_texts(
+        self, texts: Sequence[str], *, on_progress: Callable[[int], object] | None = None
+    ) -> Embeddings:
         """Embed texts; each is made canonical, cut into tokens and padded as the model was trained.
+
+        Args:
+            texts: the texts.
+            on_progress: called after each micro-batch with the number of texts in it.
 
         Returns:
             Embeddings, float32 [n, projection].
@@ -179,37 +192,51 @@ class Siglip:
         """
         if isinstance(texts, str):
             raise TextError("texts must be a list of strings, not one string", hint="write [text]")
-        if not texts:
-            return Embeddings(np.empty((0, self._width("text")), np.float32), self.space)
+        listed = list(texts)
         session = self._session("text")
-        tokens = self._text_tokenizer().encode(texts)
-        size = self._micro_batch("text")
+        if not listed:
+            return Embeddings(np.empty((0, session.width), np.float32), self.space)
+        tokens = self._text_tokenizer().encode(listed)
+        size = _micro_batch(session)
         parts = []
-        for start in range(0, len(texts), size):
+        for start in range(0, len(listed), size):
             ids = tokens.ids[start : start + size]  # [n, context]
             distinct, places = np.unique(ids, return_inverse=True)
             rows = self._artifact.token_rows(distinct)[places.reshape(ids.shape)]  # [n, context, width]
             parts.append(session.embed(rows))
+            if on_progress is not None:
+                on_progress(len(ids))
         return Embeddings(np.concatenate(parts), self.space, cut=tuple(np.flatnonzero(tokens.cut).tolist()))
 
-    def label_set(self, labels: Sequence[str], *, template: str = "{}") -> LabelSet:
+    def label_set(
+        self,
+        labels: Sequence[str],
+        *,
+        template: str = "{}",
+        on_progress: Callable[[int], object] | None = None,
+    ) -> LabelSet:
         """Embed labels once, to classify many pictures with them.
 
         Args:
             labels: at least one, none empty.
             template: a sentence with ``{}`` where the label goes, such as ``This is a photo of {}.``
+            on_progress: called after each micro-batch with the number of labels in it.
 
         Raises:
             TextError: there are no labels, one is empty, or the template has no ``{}``.
         """
-        if isinstance(labels, str) or not labels:
-            raise TextError("there are no labels to score", hint="give at least one, such as: a cat")
+        listed = [] if isinstance(labels, str) else list(labels)
+        if not listed:
+            raise TextError(
+                "there is no list of labels to score", hint='give at least one, such as ["a cat"]'
+            )
         if "{}" not in template:
             raise TextError(f"the template {template!r} has no {{}} where the label would go")
-        for number, label in enumerate(labels, 1):
+        for number, label in enumerate(listed, 1):
             if not isinstance(label, str) or not label.strip():
                 raise TextError(f"label {number} is empty: {label!r}")
-        return LabelSet(tuple(labels), self.embed_texts([template.replace("{}", label) for label in labels]))
+        filled = [template.replace("{}", label) for label in listed]
+        return LabelSet(tuple(listed), self.embed_texts(filled, on_progress=on_progress))
 
     def classify(self, picture: Picture, labels: Sequence[str] | LabelSet) -> list[Score]:
         """Score one picture against labels, best first.
@@ -265,14 +292,23 @@ class Siglip:
                 self._sessions[tower] = session
             return session
 
+    def _loaded(self) -> tuple[TowerName, ...]:
+        with self._lock:
+            return tuple(self._sessions)
+
     def _text_tokenizer(self) -> Tokenizer:
         with self._lock:
             if self._tokenizer is None:
                 self._tokenizer = Tokenizer(self._artifact.tokenizer())
             return self._tokenizer
 
-    def _width(self, tower: TowerName) -> int:
-        return self._session(tower).width
 
-    def _micro_batch(self, tower: TowerName) -> int:
-        return max(1, MICRO_BATCH_TOKENS // self._session(tower).tokens)
+def _micro_batch(session: TowerSession) -> int:
+    return max(1, MICRO_BATCH_TOKENS // session.tokens)
+
+
+def _one_picture(pictures: object) -> bool:
+    """Whether somebody handed over a picture where a list of pictures belongs."""
+    if isinstance(pictures, np.ndarray):
+        return pictures.ndim <= 3
+    return isinstance(pictures, str | bytes | os.PathLike | Image.Image) or hasattr(pictures, "read")

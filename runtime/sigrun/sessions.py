@@ -23,8 +23,8 @@ PROVIDERS = {"cpu": "CPUExecutionProvider"}
 EMBEDDING: dict[TowerName, str] = {"image": "image_embeds", "text": "text_embeds"}
 
 
-def physical_threads() -> int:
-    """Threads worth using: the CPUs this process may run on."""
+def usable_cpus() -> int:
+    """Number of CPUs that this process may run on, as the default for threads."""
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity is not None else os.cpu_count()
     return max(1, count or 1)

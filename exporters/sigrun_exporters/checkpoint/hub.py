@@ -39,8 +39,14 @@ def locate(model: str, revision: str | None = None) -> Folder:
     Raises:
         CheckpointError: no such folder; or the hub cannot be reached, or has no such model or file.
     """
-    path = Path(model).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(model).expanduser()
+        found = path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a NUL
+        raise CheckpointError(f"{model[:80]!r} is no path: {error}", hint=_WAY_OUT) from error
+    if not model:
+        raise CheckpointError("no model was named", hint=_WAY_OUT)
+    if found:
         if revision is not None:
             raise CheckpointError(f"{model} is a local folder: a revision ({revision}) means nothing there")
         return Folder(path, path.resolve().name, None)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sigrun.errors import CheckpointError
+from sigrun.errors import ArtifactError, CheckpointError
 from sigrun.manifest import Source
 from sigrun.pixels import Preprocessing
 from sigrun.scores import Scoring
@@ -23,6 +23,16 @@ from sigrun_recipes import Architecture, ImageTower, TensorSpec, TextTower
 
 WEIGHTS = "model.safetensors"
 PICKLED = ("pytorch_model.bin", "model.pt", "model.pth", "open_clip_pytorch_model.bin")
+MOST_LAYERS = 512
+SETTINGS = {  # of preprocessor_config.json; where one is not given it is as here
+    "do_resize": True,
+    "do_rescale": True,
+    "do_normalize": True,
+    "do_center_crop": False,
+    "do_pad": False,
+    "resample": 3,
+    "rescale_factor": 1 / 255,
+}
 PREFIX = {"image": "vision_model", "text": "text_model"}
 _PARTS = {
     "attn_q": "self_attn.q_proj",
@@ -93,7 +103,7 @@ def open_huggingface(folder: Folder) -> Checkpoint:
         tokenizer=read_spiece(
             model_proto, canonicalisation="hf", context=architecture.text.context, eos_id=1, pad_id=1
         ),
-        scoring=Scoring(_scalar(weights, "logit_scale"), _scalar(weights, "logit_bias")),
+        scoring=_scoring(weights),
         read=read,
         source=lambda: Source(
             model=folder.model,
@@ -143,6 +153,10 @@ def read_architecture(config: Mapping[str, Any], where: str) -> Architecture:
             "mlp": whole(part, name, "intermediate_size", 3072),
             "eps": eps,
         }
+        if fields["layers"] > MOST_LAYERS:
+            raise CheckpointError(
+                f"{where}: {name}.num_hidden_layers is {fields['layers']}, more than {MOST_LAYERS}"
+            )
         if fields["width"] % fields["heads"]:
             raise CheckpointError(
                 f"{where}: {name}: {fields['heads']} heads do not divide a width of {fields['width']}"
@@ -157,13 +171,19 @@ def read_architecture(config: Mapping[str, Any], where: str) -> Architecture:
     if image.patch_size > image.image_size:
         raise CheckpointError(f"{where}: vision_config: a patch of {image.patch_size} exceeds the picture")
     fields = shared(text, "text_config")
+    projection = whole(text, "text_config", "projection_size", fields["width"])
+    if projection != image.embedding:
+        raise CheckpointError(
+            f"{where}: text embeddings have {projection} numbers, image embeddings {image.embedding}: "
+            "they could not be compared"
+        )
     return Architecture(
         image,
         TextTower(
             **fields,
             vocabulary=whole(text, "text_config", "vocab_size", 32000),
             context=whole(text, "text_config", "max_position_embeddings", 64),
-            projection=whole(text, "text_config", "projection_size", fields["width"]),
+            projection=projection,
         ),
     )
 
@@ -181,25 +201,22 @@ def read_preprocessing(folder: Path, tower: ImageTower) -> Preprocessing:
         raise CheckpointError(
             f"{where}: size is {size!r}, but the image tower takes {tower.image_size} x {tower.image_size}"
         )
-    for key, wanted in (("do_resize", True), ("do_rescale", True), ("do_normalize", True), ("resample", 3)):
+    for key, wanted in SETTINGS.items():
         if data.get(key, wanted) != wanted:
             raise CheckpointError(f"{where}: {key} is {data[key]!r}; this version does {wanted!r}")
-    mean, std = data.get("image_mean", [0.5] * 3), data.get("image_std", [0.5] * 3)
-    for key, value in (("image_mean", mean), ("image_std", std)):
-        if (
-            not isinstance(value, list)
-            or len(value) != 3
-            or not all(isinstance(v, int | float) for v in value)
-        ):
-            raise CheckpointError(f"{where}: {key} must be three numbers, not {value!r}")
-    return Preprocessing(
-        height=tower.image_size,
-        width=tower.image_size,
-        mean=(float(mean[0]), float(mean[1]), float(mean[2])),
-        std=(float(std[0]), float(std[1]), float(std[2])),
-        resample="bicubic",
-        geometry="squash",
-    )
+    try:
+        return Preprocessing.from_json(
+            {
+                "height": tower.image_size,
+                "width": tower.image_size,
+                "mean": data.get("image_mean", [0.5] * 3),
+                "std": data.get("image_std", [0.5] * 3),
+                "resample": "bicubic",
+                "geometry": "squash",
+            }
+        )
+    except ArtifactError as error:
+        raise CheckpointError(f"{where}: {error.message}") from error
 
 
 def source_name(spec: TensorSpec) -> tuple[str, int | None]:
@@ -266,6 +283,11 @@ def _open_weights(folder: Path) -> SafetensorsFile:
                 f"{folder / name}: pickled checkpoints are refused, because opening one runs the code in it",
                 hint=f"use the model's {WEIGHTS}, or save it again with save_pretrained(safe_serialization=True)",
             )
+    if (folder / f"{WEIGHTS}.index.json").exists():
+        raise CheckpointError(
+            f"{folder}: the weights are split into several files, which this version does not read",
+            hint=f"merge them into one {WEIGHTS}: save_pretrained(folder, max_shard_size='100GB')",
+        )
     raise CheckpointError(f"{folder}: has no {WEIGHTS}")
 
 
@@ -276,9 +298,18 @@ def _scalar(weights: SafetensorsFile, name: str) -> float:
     return value
 
 
+def _scoring(weights: SafetensorsFile) -> Scoring:
+    try:
+        return Scoring(_scalar(weights, "logit_scale"), _scalar(weights, "logit_bias"))
+    except ArtifactError as error:
+        raise CheckpointError(f"{weights.path}: {error.message}") from error
+
+
 def _json(folder: Path, name: str) -> Mapping[str, Any]:
     path = folder / name
     try:
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path}: is not a file")
         data = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise CheckpointError(
@@ -288,7 +319,7 @@ def _json(folder: Path, name: str) -> Mapping[str, Any]:
                 ("config.json", "preprocessor_config.json", "tokenizer_config.json", "spiece.model", WEIGHTS)
             ),
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON: {error}") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: is not a JSON object")
@@ -320,5 +351,8 @@ def _licence(folder: Path) -> str | None:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read: {error.strerror or error}") from error

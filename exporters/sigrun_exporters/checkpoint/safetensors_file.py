@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sigrun.errors import CheckpointError
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors package itself
+MAX_DIMENSIONS = 8
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _CUT_OFF = "download or copy it again; the transfer may have been cut off"
 
@@ -48,6 +49,8 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            if path.exists() and not path.is_file():
+                raise CheckpointError(f"{path}: is not a file")
             with path.open("rb") as file:
                 self.nbytes = os.fstat(file.fileno()).st_size
                 head = file.read(8)
@@ -127,6 +130,8 @@ def _entries(path: Path, raw: bytes, base: int, size: int) -> dict[str, Entry]:
         dtype, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
         if not isinstance(dtype, str) or not _whole(shape) or not _whole(offsets) or len(offsets) != 2:
             raise fail(f"'{name}' lacks a dtype, shape or data_offsets")
+        if len(shape) > MAX_DIMENSIONS:
+            raise fail(f"'{name}' has {len(shape)} dimensions")
         start, stop = offsets
         if not 0 <= start <= stop or base + stop > size:
             raise CheckpointError(

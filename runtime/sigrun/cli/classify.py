@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from sigrun.cli.shell import FAILED, OK, add_compute, at_least_one, raw_help
+from sigrun.cli.shell import FAILED, OK, UsageError, add_compute, at_least_one, json_line, raw_help
 from sigrun.embeddings import LabelSet
 from sigrun.errors import TextError
 from sigrun.model import Siglip
+from sigrun.progress import Progress
 from sigrun.scores import Score
+
+MOST_SHOWN = 60  # characters of a label in a table
 
 
 def add_to(commands: Any) -> None:
@@ -39,17 +41,18 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--threads", type=at_least_one, metavar="N", help="threads (default: one for each CPU)"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, more="pictures")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Score every picture; a bad one is reported and the rest go on."""
     labels = arguments.label + (_read_labels(arguments.labels) if arguments.labels else [])
     if not labels:
-        raise TextError("there are no labels to score", hint='give at least one: --label "a cat"')
+        raise UsageError("there are no labels to score", hint='give at least one: --label "a cat"')
     failed = False
     with Siglip.load(arguments.artifact, compute=arguments.compute, threads=arguments.threads) as model:
-        chosen = model.label_set(labels, template=arguments.template)
+        with Progress("embedding labels", len(labels), "labels") as bar:
+            chosen = model.label_set(labels, template=arguments.template, on_progress=bar.advance)
         _note_cut(chosen)
         for picture in arguments.pictures:
             embedded = model.embed_images([picture])
@@ -59,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
                 failed = True
                 print(f"sigrun: error: {problem}", file=sys.stderr)
             if arguments.json:
-                print(json.dumps(_record(picture, scores, problem), ensure_ascii=False), flush=True)
+                print(json_line(_record(picture, scores, problem)), flush=True)
             elif problem is None:
                 print(_table(picture, scores), flush=True)
     return FAILED if failed else OK
@@ -72,9 +75,19 @@ def _record(picture: str, scores: list[Score], problem: str | None) -> dict[str,
 
 
 def _table(picture: str, scores: list[Score]) -> str:
-    widest = max(len(score.label) for score in scores)
-    rows = [f"  {_percent(s.probability):>8}  {s.label:<{widest}}  logit {s.logit:+.2f}" for s in scores]
+    shown = [_short(score.label) for score in scores]
+    widest = max(map(len, shown))
+    rows = [
+        f"  {_percent(s.probability):>8}  {label:<{widest}}  logit {s.logit:+.2f}"
+        for s, label in zip(scores, shown, strict=True)
+    ]
     return "\n".join([picture, *rows])
+
+
+def _short(label: str) -> str:
+    """A label on one line of a table."""
+    line = " ".join(label.split())
+    return line if len(line) <= MOST_SHOWN else line[: MOST_SHOWN - 1] + "…"
 
 
 def _percent(probability: float) -> str:
@@ -93,7 +106,7 @@ def _note_cut(labels: LabelSet) -> None:
 
 def _read_labels(path: str) -> list[str]:
     try:
-        with Path(path).open(encoding="utf-8") as file:
+        with Path(path).open(encoding="utf-8-sig") as file:
             return [line.strip() for line in file if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sigrun.cli.shell import FAILED, OK, add_compute, at_least_one, raw_help
+from sigrun.cli.shell import FAILED, OK, UsageError, add_compute, at_least_one, json_line, raw_help
 from sigrun.embeddings import Embeddings
-from sigrun.errors import SigrunError, TextError
+from sigrun.errors import OutputError
 from sigrun.model import Siglip
+from sigrun.output import finished, refuse_existing
 from sigrun.progress import Progress
 
 
@@ -23,28 +24,34 @@ def add_to(commands: Any) -> None:
         "embed",
         help="embed pictures or texts",
         description=(
-            "Embed pictures or texts as unit vectors. Prints one JSON object an item, or writes a NumPy file\n"
-            "(float32 [items, width]; a row that failed is NaN) with -o."
+            "Embed pictures or texts as unit vectors. Prints one JSON object an item, or with -o writes a NumPy\n"
+            "archive: vectors (float32 [items, width]; a row that failed is NaN), items, and the id of the space."
         ),
-        epilog="examples:\n  sigrun embed model.gguf photos/*.jpg -o photos.npy\n"
+        epilog="examples:\n  sigrun embed model.gguf photos/*.jpg -o photos.npz\n"
         '  sigrun embed model.gguf --text "red car"',
         formatter_class=raw_help,
     )
     parser.add_argument("artifact", help="a .gguf file made by sigrun-export")
     parser.add_argument("pictures", nargs="*", metavar="PICTURE", help="picture files")
     parser.add_argument("--text", action="append", default=[], metavar="TEXT", help="a text; repeat for more")
-    parser.add_argument("-o", "--output", metavar="FILE.npy", help="write the vectors as a NumPy file")
+    parser.add_argument("-o", "--output", metavar="FILE.npz", help="write a NumPy archive")
+    parser.add_argument("--force", action="store_true", help="replace an existing archive")
     add_compute(parser)
     parser.add_argument(
         "--threads", type=at_least_one, metavar="N", help="threads (default: one for each CPU)"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, more="pictures")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Embed either pictures or texts."""
     if bool(arguments.pictures) == bool(arguments.text):
-        raise TextError("give either pictures or --text, and at least one of them")
+        raise UsageError("give either pictures or --text, and at least one of them")
+    output = Path(arguments.output) if arguments.output else None
+    if output is not None:
+        refuse_existing(output, force=arguments.force)
+        if not output.parent.is_dir():
+            raise OutputError(f"{output}: cannot write: there is no folder {output.parent}")
     failed = False
     rows = []
     with Siglip.load(arguments.artifact, compute=arguments.compute, threads=arguments.threads) as model:
@@ -53,13 +60,13 @@ def run(arguments: argparse.Namespace) -> int:
             for item in items:
                 embedded = model.embed_images([item]) if arguments.pictures else model.embed_texts([item])
                 failed |= _report(item, embedded)
-                if arguments.output:
+                if output is not None:
                     rows.append(embedded.vectors[0])
                 else:
-                    print(json.dumps(_record(item, embedded), ensure_ascii=False), flush=True)
+                    print(json_line(_record(item, embedded)), flush=True)
                 bar.advance()
-    if arguments.output:
-        _save(Path(arguments.output), np.stack(rows))
+        if output is not None:
+            _save(output, np.stack(rows), items, model.space, arguments.force)
     return FAILED if failed else OK
 
 
@@ -84,13 +91,6 @@ def _record(item: str, embedded: Embeddings) -> dict[str, object]:
     }
 
 
-def _save(path: Path, vectors: np.ndarray[Any, np.dtype[np.float32]]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            np.save(file, vectors)
-        partial.replace(path)
-    except OSError as error:
-        raise SigrunError(f"{path}: cannot write: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+def _save(path: Path, vectors: NDArray[np.float32], items: list[str], space: str, force: bool) -> None:
+    with finished(path, force=force) as partial, partial.open("wb") as file:
+        np.savez(file, vectors=vectors, items=np.array(items), space=np.array(space))

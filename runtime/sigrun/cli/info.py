@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 from sigrun.artifact import Artifact
-from sigrun.cli.shell import OK, raw_help
+from sigrun.cli.shell import OK, plain, raw_help
 
 
 def add_to(commands: Any) -> None:
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps(json.loads(manifest.to_json()), indent=2, ensure_ascii=False))
             return OK
-        print(f"{manifest.model}  {manifest.variant}  {artifact.nbytes / 2**20:.1f} MiB")
+        print(f"{plain(manifest.model)}  {plain(manifest.variant)}  {artifact.nbytes / 2**20:.1f} MiB")
         for tower in artifact.towers:
             types = Counter(t.encoding for t in artifact.tensors.values() if t.tower == tower)
             listed = ", ".join(f"{count} {name}" for name, count in types.most_common())
@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(
             f"  scoring       sigmoid, logit_scale {scoring.logit_scale:.4f}, logit_bias {scoring.logit_bias:.4f}"
         )
-        print(f"  source        {source.model}{revision}")
-        print(f"  licence       {source.licence or 'not stated by the source'}")
-        print(f"  space         {manifest.space}")
-        print(f"  made by       {manifest.generator}")
+        print(f"  source        {plain(source.model)}{plain(revision)}")
+        print(f"  licence       {plain(source.licence or 'not stated by the source')}")
+        print(f"  space         {plain(manifest.space)}")
+        print(f"  made by       {plain(manifest.generator)}")
     return OK

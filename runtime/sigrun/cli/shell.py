@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from sigrun import __version__
 from sigrun.errors import SigrunError
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class UsageError(SigrunError):
+    """The command line asks for something that cannot be meant."""
 
 
 class Command(Protocol):
@@ -37,16 +45,41 @@ def command_line(program: str, description: str, commands: Sequence[Command]) ->
 
 
 def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
-    """Parse a command line and run the subcommand it names; the result is the exit code."""
-    arguments = parser.parse_args(argv)
+    """Parse a command line and run the subcommand it names; the result is the exit code.
+
+    argparse takes positional arguments in one stretch only. A command that sets the default ``more`` to the name of
+    its last positional argument takes the rest of them wherever they stand.
+    """
+    open_streams()
+    arguments, rest = parser.parse_known_args(argv)
+    more = getattr(arguments, "more", None)
+    if more is not None and not any(word.startswith("-") for word in rest):
+        getattr(arguments, more).extend(rest)
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return guarded(parser.prog, lambda: arguments.run(arguments))
+
+
+def open_streams() -> None:
+    """Make printing safe: closed streams swallow it, and no character can fail for want of an encoding."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (until exit)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def json_line(record: object) -> str:
+    """A record as one line of JSON that any encoding of stdout can hold; NaN is refused."""
+    return json.dumps(record, ensure_ascii=(sys.stdout.encoding or "").lower() != "utf-8", allow_nan=False)
 
 
 def guarded(program: str, action: Callable[[], int]) -> int:
     """Run a command: an error of ours becomes one plain message on stderr, never a traceback.
 
     Returns:
-        The exit code: what ``action`` returned, 1 after an error, 130 after Ctrl-C.
+        The exit code: what ``action`` returned, 1 after an error, 2 after wrong usage, 130 after Ctrl-C.
     """
     try:
         code = action()
@@ -54,14 +87,26 @@ def guarded(program: str, action: Callable[[], int]) -> int:
         return code
     except SigrunError as error:
         complain(program, error)
-        return FAILED
+        return USAGE if isinstance(error, UsageError) else FAILED
     except KeyboardInterrupt:
         print(f"\n{program}: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output went away; point stdout elsewhere so that the exit is silent too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except MemoryError:
+        complain(program, SigrunError("there is not enough memory", hint="hwcheck says what would fit"))
         return FAILED
+    except BrokenPipeError:
+        _leave_stdout()
+        return FAILED
+    except OSError as error:
+        _leave_stdout()
+        complain(program, SigrunError(f"cannot write the output: {error.strerror or error}"))
+        return FAILED
+
+
+def _leave_stdout() -> None:
+    """Point stdout elsewhere after it failed, so that the interpreter's exit does not fail on it again."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(program: str, error: SigrunError) -> None:
@@ -71,14 +116,19 @@ def complain(program: str, error: SigrunError) -> None:
         print(f"  hint: {error.hint}", file=sys.stderr)
 
 
+def plain(text: str) -> str:
+    """Text from a file, without characters that would control a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def at_least_one(text: str) -> int:
-    """An argparse type: a whole number of 1 or more."""
+    """An argparse type: a whole number from 1 to a million."""
     try:
         value = int(text)
     except ValueError:
         value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, not {text!r}")
+    if not 1 <= value <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to a million, not {text!r}")
     return value
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +14,15 @@ from pathlib import Path
 from sigrun.errors import OutputError
 
 PARTIAL = ".partial"
+_FULL = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG")}  # not every system has all
 
 
 @contextmanager
 def finished(path: Path, *, force: bool) -> Iterator[Path]:
     """Give a path to write to; on success it becomes ``path``, on any failure or interrupt it is removed.
+
+    Two writers of one path do not disturb each other: each has a file of its own, and the later to finish is
+    refused, or with ``force`` replaces the earlier.
 
     Args:
         path: the final name.
@@ -25,19 +32,27 @@ def finished(path: Path, *, force: bool) -> Iterator[Path]:
         OutputError: the file exists and ``force`` is false, or it cannot be written.
     """
     refuse_existing(path, force=force)
-    partial = path.with_name(path.name + PARTIAL)
+    partial = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}{PARTIAL}")
+    try:
+        partial.open("xb").close()
+    except OSError as error:
+        raise write_error(path, error) from error
     try:
         yield partial
+        refuse_existing(path, force=force)
         partial.replace(path)
     except OSError as error:
         raise write_error(path, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
     """Raise :class:`OutputError` if ``path`` exists and may not be replaced."""
-    if path.exists() and not force:
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path} exists and is not a plain file, so nothing is written there")
+    if os.path.lexists(path) and not force:
         raise OutputError(f"{path} exists already", hint="pass --force (FORCE=1 with make) to replace it")
 
 
@@ -62,7 +77,7 @@ def folder_with_room(folder: Path, nbytes: int) -> None:
 
 def write_error(path: Path, error: OSError) -> OutputError:
     """An :class:`OutputError` in plain words for a failed write."""
-    if error.errno == errno.ENOSPC:
+    if error.errno in _FULL:
         return OutputError(
             f"{path}: the disk is full; nothing was kept", hint="free some space and run it again"
         )
