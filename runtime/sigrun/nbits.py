@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,22 @@ from sigrun.blocks import (
     unpack_q6_k,
 )
 from sigrun.errors import ArtifactError
+
+
+class NBitsForm(NamedTuple):
+    """How MatMulNBits takes an encoding; ``offset`` names its third array, if any."""
+
+    bits: Literal[4, 8]
+    block_size: int
+    offset: Literal["zeros", "minima"] | None
+
+
+NBITS_FORMS: dict[str, NBitsForm] = {
+    "q4_k": NBitsForm(4, 32, "zeros"),
+    "q5_k": NBitsForm(8, 32, "minima"),
+    "q6_k": NBitsForm(8, 16, None),
+    "q8_0": NBitsForm(8, 32, None),
+}
 
 
 @dataclass(frozen=True)
@@ -72,12 +88,12 @@ def to_nbits(encoding: str, data: Bytes, rows: int, columns: int) -> NBits:
             scale would serve two rows.
     """
     blocks = as_blocks(encoding, data)
-    if encoding not in _NBITS:
+    if encoding not in NBITS_FORMS:
         raise ArtifactError(
-            f"{encoding} has no MatMulNBits form; there are: {', '.join(_NBITS)}",
+            f"{encoding} has no MatMulNBits form; there are: {', '.join(NBITS_FORMS)}",
             hint="decode it to floats instead",
         )
-    bits, block_size, offset, fill = _NBITS[encoding]
+    bits, block_size, offset = NBITS_FORMS[encoding]
     per_block = BLOCKS[encoding].weights
     if blocks.shape[0] * per_block != rows * columns:
         raise ArtifactError(f"{blocks.shape[0] * per_block} weights are not a matrix of {rows} x {columns}")
@@ -91,7 +107,7 @@ def to_nbits(encoding: str, data: Bytes, rows: int, columns: int) -> NBits:
     arrays: tuple[Bytes | Floats, ...] = (q, scales) if third is None else (q, scales, third)
     flat = [a.reshape(blocks.shape[0], a.size // max(1, blocks.shape[0])) for a in arrays]
     for part in runs(blocks.shape[0], per_block):
-        fill(blocks[part], *(a[part] for a in flat))
+        _FILL[encoding](blocks[part], *(a[part] for a in flat))
     if offset == "zeros":
         return NBits(bits, block_size, q, scales, zeros=third)
     return NBits(bits, block_size, q, scales, minima=third)
@@ -134,10 +150,9 @@ def _nbits_q8_0(blocks: Bytes, q: Bytes, scales: Floats) -> None:
     scales[...] = halves(blocks, 0)
 
 
-# bits, block size, what the third array is, what fills a run of blocks
-_NBITS: dict[str, tuple[Literal[4, 8], int, Literal["zeros", "minima"] | None, Callable[..., Any]]] = {
-    "q4_k": (4, 32, "zeros", _nbits_q4_k),
-    "q5_k": (8, 32, "minima", _nbits_q5_k),
-    "q6_k": (8, 16, None, _nbits_q6_k),
-    "q8_0": (8, 32, None, _nbits_q8_0),
+_FILL: dict[str, Callable[..., Any]] = {
+    "q4_k": _nbits_q4_k,
+    "q5_k": _nbits_q5_k,
+    "q6_k": _nbits_q6_k,
+    "q8_0": _nbits_q8_0,
 }

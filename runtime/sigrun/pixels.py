@@ -9,7 +9,6 @@ those before it, which moves a part of their values by one or two of 255.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -163,7 +162,7 @@ def _triple(value: Mapping[str, Any], name: str, *, positive: bool) -> tuple[flo
     numbers = value[name]
     good = isinstance(numbers, (list, tuple)) and len(numbers) == 3
     good = good and all(
-        isinstance(n, (int, float)) and not isinstance(n, bool) and math.isfinite(n) for n in numbers
+        isinstance(n, (int, float)) and not isinstance(n, bool) and -1e6 <= n <= 1e6 for n in numbers
     )
     if not good or (positive and min(numbers) <= 0):
         raise _bad(f"has {name} {numbers!r}, not three {'positive ' if positive else ''}numbers")

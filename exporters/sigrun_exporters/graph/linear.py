@@ -9,31 +9,14 @@ of the activations over each block in a small ``Gemm`` of their own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, get_args
 
+from sigrun.nbits import NBITS_FORMS
 from sigrun_exporters.graph.builder import MICROSOFT, GraphBuilder, Value
 from sigrun_recipes import TensorPlan
 
-
-@dataclass(frozen=True)
-class NBitsForm:
-    """How MatMulNBits takes an encoding; ``offset`` is its third array, if any."""
-
-    bits: int
-    block_size: int
-    offset: Literal["zeros", "minima"] | None
-
-
 Form = Literal["exact", "int8"]
 FORMS: tuple[Form, ...] = get_args(Form)
-
-NBITS: dict[str, NBitsForm] = {
-    "q4_k": NBitsForm(4, 32, "zeros"),
-    "q5_k": NBitsForm(8, 32, "minima"),
-    "q6_k": NBitsForm(8, 16, None),
-    "q8_0": NBitsForm(8, 32, None),
-}
 
 
 def linear(graph: GraphBuilder, x: Value, weight: TensorPlan, bias: Value, form: Form) -> Value:
@@ -66,7 +49,7 @@ def _int8(graph: GraphBuilder, x: Value, weight: TensorPlan, bias: Value) -> Val
 def _exact(graph: GraphBuilder, x: Value, weight: TensorPlan, bias: Value) -> Value:
     name = weight.spec.name
     rows, columns = weight.spec.shape
-    form = NBITS.get(weight.encoding.name)
+    form = NBITS_FORMS.get(weight.encoding.name)
     label = name.removesuffix(".weight")
     if form is None:
         return graph.node("Gemm", x, graph.dense(name, (rows, columns)), bias, name=label, transB=1)
