@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -206,4 +208,56 @@ def test_a_tensor_that_does_not_fit_f16_is_named(tiny: Path, tmp_path: Path) -> 
 def test_a_recipe_beyond_its_limit_writes_nothing(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"more than the 6\.25 that the label allows"):
         export(open_checkpoint(str(tiny)), load("q4_k_m"), tmp_path)
+    assert contents(tmp_path) == []
+
+
+def test_towers_that_compute_differently_are_of_different_spaces(tiny: Path, tmp_path: Path) -> None:
+    """The number of heads shows in no tensor's shape, and yet it changes every vector."""
+    import shutil
+
+    folder = Path(shutil.copytree(tiny, tmp_path / "tiny"))
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config["vision_config"]["num_attention_heads"] = 4
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    spaces = []
+    for source in (tiny, folder):
+        path = export(open_checkpoint(str(source)), load("f32"), tmp_path / "models", force=True).path
+        with Artifact.open(path) as artifact:
+            spaces.append(artifact.manifest.space)
+    assert spaces[0] != spaces[1]
+
+
+def test_two_writers_of_one_path_do_not_mix(tmp_path: Path) -> None:
+    from sigrun.output import finished
+
+    path = tmp_path / "x.gguf"
+    with (
+        pytest.raises(OutputError, match="exists already"),
+        finished(path, force=False) as slow,
+    ):
+        slow.write_bytes(b"A" * 10)
+        with finished(path, force=False) as fast:
+            fast.write_bytes(b"B" * 20)
+            slow.write_bytes(b"A" * 30)
+    assert path.read_bytes() == b"B" * 20
+    assert contents(tmp_path) == ["x.gguf"]
+
+
+def test_a_disk_that_fills_up_while_quantizing_is_said(tiny: Path, tmp_path: Path) -> None:
+    """A real limit on file size, in a process of its own: the waiting weights hit it first."""
+    resource = pytest.importorskip("resource")
+    code = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
+        "from sigrun_exporters.cli import main\n"
+        "sys.exit(main(['convert', sys.argv[1], '--variant', 'f32', '-o', sys.argv[2]]))"
+    )
+    assert resource is not None
+    done = subprocess.run(
+        [sys.executable, "-c", code, tiny, tmp_path / "out"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
     assert contents(tmp_path) == []
