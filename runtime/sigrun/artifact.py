@@ -161,7 +161,11 @@ class Artifact:
         rows, columns = table.shape
         if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= rows):
             raise ArtifactError(f"{self.path}: a token id lies outside the token table of {rows:,} rows")
-        return blocks.rows_of(table.encoding, self.data(TOKEN_TABLE), columns, ids)
+        known = TOKEN_TABLE in self._sound
+        data = self.data(TOKEN_TABLE)
+        if not known:
+            self.release(TOKEN_TABLE)  # checking the hash has read the whole table
+        return blocks.rows_of(table.encoding, data, columns, ids)
 
     def tokenizer(self) -> TokenizerSpec:
         """What cuts text into tokens."""
