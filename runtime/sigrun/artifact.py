@@ -6,7 +6,6 @@ weights, and the weight-free ONNX graphs that run them.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -114,9 +113,9 @@ class Artifact:
         if stored is None:
             offered = ", ".join(self.manifest.graphs.get(tower, {})) or "none"
             raise ArtifactError(f"{self.path}: has no {tower} graph of form '{form}'; it has: {offered}")
-        data = self._file.data(graph_name(tower, form))
-        self._check_hash(f"the {tower} graph of form '{form}'", data, stored.sha256)
-        return data.tobytes()
+        name = graph_name(tower, form)
+        self._check_hash(name, f"the {tower} graph of form '{form}'", stored.sha256)
+        return self._file.data(name).tobytes()
 
     def data(self, name: str) -> NDArray[np.uint8]:
         """The stored bytes of a weight, read-only and still in the file; their hash is checked the first time.
@@ -124,14 +123,13 @@ class Artifact:
         Raises:
             ArtifactError: the bytes are not those that were exported.
         """
-        data = self._file.data(name)
         if name not in self._sound:
-            self._check_hash(f"tensor '{name}'", data, self.manifest.tensors[name].sha256)
+            self._check_hash(name, f"tensor '{name}'", self.manifest.tensors[name].sha256)
             self._sound.add(name)
-        return data
+        return self._file.data(name)
 
-    def _check_hash(self, what: str, data: NDArray[np.uint8], expected: str) -> None:
-        if hashlib.sha256(data.data).hexdigest() != expected:
+    def _check_hash(self, name: str, what: str, expected: str) -> None:
+        if self._file.sha256(name) != expected:
             raise ArtifactError(
                 f"{self.path}: {what} is damaged: its bytes are not those that were exported",
                 hint="export or copy the file again",
@@ -161,11 +159,7 @@ class Artifact:
         rows, columns = table.shape
         if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= rows):
             raise ArtifactError(f"{self.path}: a token id lies outside the token table of {rows:,} rows")
-        known = TOKEN_TABLE in self._sound
-        data = self.data(TOKEN_TABLE)
-        if not known:
-            self.release(TOKEN_TABLE)  # checking the hash has read the whole table
-        return blocks.rows_of(table.encoding, data, columns, ids)
+        return blocks.rows_of(table.encoding, self.data(TOKEN_TABLE), columns, ids)
 
     def tokenizer(self) -> TokenizerSpec:
         """What cuts text into tokens."""

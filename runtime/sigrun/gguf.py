@@ -8,6 +8,7 @@ names the field, never a crash. Format: https://github.com/ggml-org/ggml/blob/ma
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import mmap
 import os
 import struct
@@ -27,6 +28,7 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
 MAX_DIMENSIONS = 4
+HASHED_BYTES = 4 << 20
 
 # Scalar metadata types: number → (struct format, numpy dtype)
 _SCALARS: dict[int, tuple[str, str]] = {
@@ -121,14 +123,26 @@ class GgufFile:
             raise ArtifactError(f"{self.path}: is closed")
         return np.frombuffer(self._map, np.uint8, info.nbytes, info.offset)
 
+    def sha256(self, name: str) -> str:
+        """Hash of a tensor's bytes; no more than a part of it stays in memory."""
+        data = self.data(name)
+        digest = hashlib.sha256()
+        for start in range(0, len(data), HASHED_BYTES):
+            part = data[start : start + HASHED_BYTES]
+            digest.update(part.data)
+            self._release(self.tensors[name].offset + start, len(part))
+        return digest.hexdigest()
+
     def release(self, name: str) -> None:
         """Let the operating system take a tensor's pages back; they are read again when needed."""
+        self._release(self.tensors[name].offset, self.tensors[name].nbytes)
+
+    def _release(self, offset: int, nbytes: int) -> None:
         advise = getattr(mmap, "MADV_DONTNEED", None)
-        if self._map is None or advise is None:
+        if self._map is None or advise is None or nbytes == 0:
             return
-        info = self.tensors[name]
-        start = info.offset // mmap.PAGESIZE * mmap.PAGESIZE
-        self._map.madvise(advise, start, info.offset + info.nbytes - start)
+        start = offset // mmap.PAGESIZE * mmap.PAGESIZE
+        self._map.madvise(advise, start, offset + nbytes - start)
 
     def close(self) -> None:
         """Unmap the file. Arrays from :meth:`data` that are still in use keep it mapped until they go."""
