@@ -63,16 +63,16 @@ test: $(VENV)/.installed-test  ## run the tests (no torch, no network once insta
 test-reference: $(REFERENCE)/.installed  ## compare live with torch, transformers, optimum, gguf and ggml (installs torch)
 	$(REFERENCE)/bin/python -m pytest -m reference $(ARGS)
 
-lint: $(VENV)/.installed-dev  ## check style, types and that pasted help is current
+lint: $(VENV)/.installed-dev  ## check style, types and that what is pasted into the docs is current
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python docs/paste_help.py --check
+	$(BIN)/python docs/paste.py --check
 
 format: $(VENV)/.installed-dev  ## format the code and paste current command help into the docs
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/python docs/paste_help.py
+	$(BIN)/python docs/paste.py
 
 export: setup  ## convert MODEL to VARIANT under OUT
 	$(BIN)/sigrun-export convert "$(MODEL)" --variant $(VARIANT) -o "$(OUT)" $(if $(FORCE),--force)

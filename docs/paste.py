@@ -1,7 +1,8 @@
-"""Pastes the commands' own help into the docs, so that the two cannot drift apart.
+"""Pastes the commands' own help and measured figures into the docs, so that none can drift apart.
 
 In a Markdown file, the code block after ``<!-- help: sigrun classify -->`` holds what ``sigrun classify --help``
-prints. Run without arguments to paste, with ``--check`` to fail where a block is not current.
+prints, and the lines between ``<!-- rows: f32; q4_k_m -->`` and ``<!-- end -->`` those rows of the first table in
+BENCHMARKS.md. Run without arguments to paste, with ``--check`` to fail where a block is not current.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sigrun_hwcheck.cli
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "docs", "runtime", "exporters", "hwcheck", "quant_recipes")
 _BLOCK = re.compile(r"(<!-- help: (?P<command>[^>]+?) -->\n```(?:text)?\n)(?P<body>.*?)(```)", re.DOTALL)
+_ROWS = re.compile(r"(<!-- rows: (?P<names>[^>]+?) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 _MAINS: dict[str, Callable[[Sequence[str]], int]] = {
     "sigrun": sigrun.cli.main,
     "sigrun-export": sigrun_exporters.cli.main,
@@ -37,9 +39,21 @@ def help_of(command: str) -> str:
     return printed.getvalue()
 
 
+def rows_of(names: str) -> str:
+    """The heading and the named rows of the first table in BENCHMARKS.md."""
+    lines = (ROOT / "BENCHMARKS.md").read_text("utf-8").splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("|---"))
+    by_name = {line.split("|")[1].strip(): line for line in lines[first + 1 :] if line.startswith("| ")}
+    return (
+        "\n".join([lines[first - 1], lines[first], *(by_name[name.strip()] for name in names.split(";"))])
+        + "\n"
+    )
+
+
 def pasted(text: str) -> str:
-    """A page with every help block made current."""
-    return _BLOCK.sub(lambda m: m.group(1) + help_of(m.group("command")) + m.group(4), text)
+    """A page with every help block and every table made current."""
+    text = _BLOCK.sub(lambda m: m.group(1) + help_of(m.group("command")) + m.group(4), text)
+    return _ROWS.sub(lambda m: m.group(1) + rows_of(m.group("names")) + m.group(4), text)
 
 
 def pages() -> list[Path]:
@@ -57,7 +71,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--check", action="store_true", help="change nothing; exit 1 if a block is not current"
+        "--check", action="store_true", help="change nothing; exit 1 if anything is not current"
     )
     check = parser.parse_args().check
     stale = []
@@ -69,9 +83,7 @@ def main() -> int:
             if not check:
                 page.write_text(current, "utf-8")
     for page in stale:
-        print(
-            f"{page}: help was not current" + ("; run: make format" if check else "; pasted"), file=sys.stderr
-        )
+        print(f"{page}: was not current" + ("; run: make format" if check else "; pasted"), file=sys.stderr)
     return 1 if check and stale else 0
 
 
