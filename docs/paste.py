@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -43,7 +44,8 @@ def rows_of(names: str) -> str:
     """The heading and the named rows of the first table in BENCHMARKS.md."""
     lines = (ROOT / "BENCHMARKS.md").read_text("utf-8").splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("|---"))
-    by_name = {line.split("|")[1].strip(): line for line in lines[first + 1 :] if line.startswith("| ")}
+    table = itertools.takewhile(lambda line: line.startswith("| "), lines[first + 1 :])
+    by_name = {line.split("|")[1].strip(): line for line in table}
     return (
         "\n".join([lines[first - 1], lines[first], *(by_name[name.strip()] for name in names.split(";"))])
         + "\n"
