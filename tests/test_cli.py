@@ -278,3 +278,29 @@ def test_labels_from_notepad_have_no_mark(
     (tmp_path / "labels.txt").write_text("owl\n", "utf-8-sig")
     _, out, _ = sigrun_run(capsys, "classify", emoji_q4, APPLE, "--labels", tmp_path / "labels.txt", "--json")
     assert json.loads(out)["scores"][0]["label"] == "owl"
+
+
+@pytest.mark.parametrize(
+    ("module", "missing", "extra"),
+    [
+        ("sigrun", "onnxruntime", "cpu"),
+        ("sigrun_exporters", "gguf", "export"),
+        ("sigrun_hwcheck", "psutil", "hwcheck"),
+    ],
+)
+def test_a_missing_extra_is_named(
+    emoji_q4: Path, tmp_path: Path, module: str, missing: str, extra: str
+) -> None:
+    words = {
+        "sigrun": ["sigrun", "classify", str(emoji_q4), APPLE, "--label", "owl"],
+        "sigrun_exporters": ["sigrun-export", "convert", str(checkpoints.EMOJI), "-o", str(tmp_path)],
+        "sigrun_hwcheck": ["hwcheck"],
+    }[module]
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None; sys.argv = {words!r}\n"
+        f"from {module}.cli import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == (3 if module == "sigrun_hwcheck" else 1)  # hwcheck says what it could not read
+    assert f"sigrun[{extra}]" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr

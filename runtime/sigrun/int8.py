@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from sigrun.blocks import BLOCKS, decode, runs
+from sigrun.onnx_runtime import onnxruntime
 
 CHUNK = 1 << 20  # weights decoded at a time
 SEVEN_BITS, EIGHT_BITS = 63, 127
@@ -43,7 +43,7 @@ class Int8:
 @cache
 def largest() -> int:
     """The largest int8 weight that this CPU multiplies exactly through ONNX Runtime: 127, or 63."""
-    session = ort.InferenceSession(_PRODUCT, providers=["CPUExecutionProvider"])
+    session = onnxruntime().InferenceSession(_PRODUCT, providers=["CPUExecutionProvider"])
     a = np.full((1, 64), 255, np.uint8)
     b = np.full((64, 16), EIGHT_BITS, np.int8)
     product = session.run(None, {"a": a, "b": b})[0]

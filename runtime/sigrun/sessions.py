@@ -6,15 +6,16 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from sigrun.artifact import Artifact
 from sigrun.errors import ArtifactError, ProviderError
 from sigrun.int8 import largest
 from sigrun.manifest import Packing, TowerName
+from sigrun.onnx_runtime import onnxruntime
 
 FORMS = ("exact", "int8")
 Array = NDArray[np.float32] | NDArray[np.uint8] | NDArray[np.int8]
@@ -55,6 +56,7 @@ class TowerSession:
         graph = artifact.graph(tower, form)
         weights = artifact.manifest.graphs[tower][form].weights
         arrays = _unpack(artifact, list(weights.items()), threads)
+        ort = onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -121,7 +123,7 @@ class TowerSession:
         return result
 
 
-def _hand_over(options: ort.SessionOptions, arrays: dict[str, Array]) -> list[object]:
+def _hand_over(options: Any, arrays: dict[str, Array]) -> list[object]:
     """Give a session its weights; the result must live as long as the session.
 
     Where kernels multiply by the arrays as they are, the session works on these very arrays. Matrices that kernels
@@ -136,6 +138,7 @@ def _hand_over(options: ort.SessionOptions, arrays: dict[str, Array]) -> list[ob
     # The graph calls its weights external, in a file "weights". They all come from the arrays; the file must only be
     # there, and is empty, so that reading from it would fail loudly.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(EXTERNAL))
+    ort = onnxruntime()
     copied = {name: a for name, a in arrays.items() if _laid_out_anew(name, a) and a.flags.owndata}
     options.add_external_initializers(
         list(copied), [ort.OrtValue.ortvalue_from_numpy(a) for a in copied.values()]

@@ -16,6 +16,7 @@ from sigrun import __version__
 from sigrun.errors import SigrunError
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+EXTRAS = {"sigrun-export": "export"}  # what a command needs beside the runtime
 
 
 class UsageError(SigrunError):
@@ -91,6 +92,15 @@ def guarded(program: str, action: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print(f"\n{program}: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(program, "cpu")
+        complain(
+            program,
+            SigrunError(
+                f"the package '{error.name}' is not installed", hint=f"pip install 'sigrun[{extra}]'"
+            ),
+        )
+        return FAILED
     except MemoryError:
         complain(program, SigrunError("there is not enough memory", hint="hwcheck says what would fit"))
         return FAILED
