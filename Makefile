@@ -1,7 +1,8 @@
 # Sigrun: `make` alone lists the targets.
 #
-# MODEL    hub id or local checkpoint folder   (default google/siglip-so400m-patch14-384)
-# VARIANT  recipe                              (default q4_k_m; `sigrun-export convert --help` lists them)
+# MODEL    what to export: a hub id or a local checkpoint folder
+#          (default google/siglip-so400m-patch14-384)
+# VARIANT  recipe for `make export`            (default q4_k_m; `sigrun-export recipes` lists them)
 # OUT      folder for artifacts                (default models)
 # FORCE=1  replace an existing artifact
 # PYTHON   interpreter for the environments    (default python3, 3.11 or newer)
@@ -78,7 +79,7 @@ export: setup  ## convert MODEL to VARIANT under OUT
 	$(BIN)/sigrun-export convert "$(MODEL)" --variant $(VARIANT) -o "$(OUT)" $(if $(FORCE),--force)
 
 export-q4: override VARIANT := q4_k_m
-export-q4: export  ## convert MODEL to Q4_K_M under OUT
+export-q4: export  ## convert MODEL to q4_k_m under OUT
 
 hwcheck: setup  ## which variants fit this machine (ARGS="file.gguf" checks a file)
 	$(BIN)/hwcheck $(ARGS)

@@ -32,6 +32,11 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
+def percent(probability: float) -> str:
+    """A probability as the command line shows it."""
+    return f"{100 * probability:.1f} %" if probability >= 0.001 else "< 0.1 %"
+
+
 def card(picture: Path, scores: list[Score]) -> Image.Image:
     """One drawing with its best labels as bars."""
     canvas = Image.new("RGB", CARD, PAPER)
@@ -42,7 +47,7 @@ def card(picture: Path, scores: list[Score]) -> Image.Image:
     for i, score in enumerate(scores):
         x, y, width = 146, 18 + 40 * i, 232
         draw.text((x, y), score.label, INK, font(15))
-        draw.text((x + width, y), f"{100 * score.probability:.1f} %", SOFT, font(14), anchor="ra")
+        draw.text((x + width, y), percent(score.probability), SOFT, font(14), anchor="ra")
         draw.rounded_rectangle((x, y + 20, x + width, y + 28), 4, "#eef1f5")
         filled = round(width * score.probability)
         if filled >= 8:

@@ -57,9 +57,9 @@ def test_quantized_weights_are_there_once() -> None:
     assert found is not None
     load, run = found.phases
     assert (load.name, run.name) == ("load", "run")
-    assert sum(t.bytes.best_bytes for t in load.terms if t.name in ("weights", "unpacked")) == sum(
-        t.bytes.best_bytes for t in run.terms if t.name == "weights"
-    )
+    once = sum(t.bytes.best_bytes for t in run.terms if t.name == "weights")
+    loading = sum(t.bytes.best_bytes for t in load.terms if t.name in ("weights", "unpacked"))
+    assert once <= loading < 1.01 * once  # the patch matrix alone is dense and copied
     assert found.bytes.best_bytes == max(load.bytes.best_bytes, run.bytes.best_bytes)
 
 

@@ -69,7 +69,7 @@ def test_a_bad_picture_is_an_error_of_its_row(model: Siglip, tmp_path: Path) -> 
     embedded = model.embed_images(items)
     assert sorted(embedded.errors) == [1, 2, 3, 4]
     for row, name in ((1, "empty.png"), (2, "words.jpg"), (3, "none.png")):
-        assert name in embedded.errors[row]
+        assert name in embedded.errors[row].message
     assert np.isnan(embedded.vectors[1:5]).all()
     np.testing.assert_allclose(embedded.vectors[[0, 5]], model.embed_images([RED, BLUE]).vectors, atol=2e-6)
     scored = model.score(embedded, model.label_set(["red", "blue"]))

@@ -13,7 +13,7 @@ import pytest
 from sigrun.gguf import GgufFile
 from sigrun_exporters.checkpoint import open_checkpoint
 from sigrun_exporters.export import export
-from sigrun_recipes import default_model, load, names, plan
+from sigrun_recipes import default_model, load, load_file, names, plan
 from tests.checkpoints import EMOJI, ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -52,6 +52,17 @@ def test_the_table_of_variants_is_what_the_recipes_give() -> None:
         image, text = (planned.nbytes(tower) / 2**20 for tower in ("image", "text"))
         row = f"| `{name}` | {image:.1f} MiB | {text:.1f} MiB | {image + text:.1f} MiB |"
         assert row in README, f"README.md should hold: {row}"
+
+
+def test_the_recipe_that_the_docs_show_works(tmp_path: Path) -> None:
+    page = (ROOT / "quant_recipes" / "README.md").read_text("utf-8")
+    found = re.search(r"<!-- test -->\n```toml\n(.*?)```", page, re.DOTALL)
+    assert found is not None
+    (tmp_path / "mine.toml").write_text(found[1], "utf-8")
+    planned = plan(load_file(tmp_path / "mine.toml"), default_model().architecture)
+    by_name = {t.spec.name: t.encoding.name for t in planned.tensors}
+    assert by_name["t.blk.1.attn_q.weight"] == "q8_0"
+    assert by_name["t.blk.2.attn_q.weight"] == "q6_k"
 
 
 def test_every_link_leads_somewhere() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import gguf
 import pytest
@@ -11,7 +12,16 @@ from hypothesis import strategies as st
 
 import sigrun.blocks
 import sigrun.gguf
-from sigrun_recipes import ENCODINGS, Architecture, RecipeFileError, default_model, load, names, plan
+from sigrun_recipes import (
+    ENCODINGS,
+    Architecture,
+    RecipeFileError,
+    default_model,
+    load,
+    load_file,
+    names,
+    plan,
+)
 from sigrun_recipes.recipe import more_bits, parse
 from tests.checkpoints import TINY
 
@@ -190,3 +200,27 @@ def test_errors_name_the_line(text: str, says: str) -> None:
     with pytest.raises(RecipeFileError) as caught:
         parse(text.encode(), "mine.toml")
     assert says in str(caught.value)
+
+
+def test_a_recipe_of_ones_own_may_not_take_a_name_of_the_house(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL.replace('"mine"', '"q4_k_m"', 1), "utf-8")
+    with pytest.raises(RecipeFileError, match="is taken"):
+        load_file(path)
+    path.write_text(MINIMAL.replace('"mine"', '"../escape"', 1), "utf-8")
+    with pytest.raises(RecipeFileError, match="file name"):
+        load_file(path)
+    with pytest.raises(RecipeFileError, match="cannot read"):
+        load_file(tmp_path / "none.toml")
+
+
+def test_a_rule_that_matches_nothing_is_an_error() -> None:
+    recipe = parse((MINIMAL + '[[rules]]\nmatch = "v.nothing.*"\nencoding = "f16"\n').encode(), "mine.toml")
+    with pytest.raises(RecipeFileError, match=r"rules\[0\] matches 'v\.nothing\.\*', which no tensor"):
+        plan(recipe, SO400M)
+
+
+@pytest.mark.parametrize("line", ["rewrites = []", "format = 1", "[limit]\nbits_per_weight = 32"])
+def test_what_is_missing_is_said(line: str) -> None:
+    with pytest.raises(RecipeFileError, match="is missing"):
+        parse(MINIMAL.replace(line, "").encode(), "mine.toml")

@@ -128,11 +128,15 @@ def _terms(stored: Stored, tower: TowerName, batch: int, known: Constants) -> li
     multiplied = sum(_array_bytes(t) for t in tensors if t.packing == "dense" and t.kind in _MULTIPLIED)
     pages = known.mapped.bytes.at_most(stored.nbytes(tower)) + Range(0, viewed, viewed)
     shared = known.handover == "shared"
-    unpacked = arrays - viewed if known.handover == "copied" else 0
+    # Sessions work on packed arrays in place; dense matrices they lay out anew, so those are copied (sigrun.sessions).
+    anew = sum(
+        _array_bytes(t) for t in tensors if t.packing == "dense" and not _viewed(t) and t.kind in _MULTIPLIED
+    )
+    unpacked = {"copied": arrays - viewed, "shared": anew, "moved": 0}[known.handover]
     # A dense matrix is copied, packed, and its copy freed; what stays of that varied between nothing and this.
     freed = Range(0, 0, round(viewed * known.retained.best))
     return [
-        Term("weights", Range.exactly(arrays - viewed if shared else arrays), "exact"),
+        Term("weights", Range.exactly(arrays - viewed - anew if shared else arrays), "exact"),
         Term("unpacked", Range.exactly(unpacked), "exact"),
         Term("retained", known.retained.of(unpacked) + freed, known.retained.source),
         Term("packed", Range.exactly(multiplied if shared else 0), "exact"),

@@ -196,8 +196,9 @@ def _notes(report: Report) -> Iterator[str]:
         if row.device.usable
     ]
     cards = "" if all(d.usable for d in report.devices) else " Figures for cards are rough estimates."
+    more = f"{100 * (max(shares) - 1):.0f} %"
     yield from textwrap.wrap(
-        f"Needs are best figures; a row fits when up to {100 * (max(shares) - 1):.0f} % more would fit too. "
+        f"Needs are best guesses. A row fits only if the high end, up to {more} more, would fit too. "
         f"Weights follow from their bytes, activations are {known.activations.source} ({known.label}). Large "
         f"batches run in parts of {known.micro_batch_tokens} tokens.{cards}",
         WIDTH,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from sigrun_recipes.architecture import Architecture, TensorSpec, TowerName
 from sigrun_recipes.encodings import ENCODINGS, Encoding
@@ -85,6 +86,12 @@ def plan(recipe: Recipe, architecture: Architecture) -> Plan:
         raise RecipeFileError(
             f"recipe {recipe.name}: tensors names '{unknown[0]}', which this model does not have"
         )
+    if _complete(architecture):
+        for number, rule in enumerate(recipe.rules):
+            if not any(fnmatchcase(spec.name, rule.match) for spec in specs):
+                raise RecipeFileError(
+                    f"recipe {recipe.name}: rules[{number}] matches '{rule.match}', which no tensor is called"
+                )
     planned = tuple(_plan_tensor(recipe, spec, before[spec.name], padded) for spec in specs)
     result = Plan(recipe, architecture, padded, planned)
     for tower in sorted({s.tower for s in specs}):
@@ -92,7 +99,8 @@ def plan(recipe: Recipe, architecture: Architecture) -> Plan:
         if bits > recipe.max_bits_per_weight:
             raise RecipeFileError(
                 f"recipe {recipe.name}: the {tower} tower would take {bits:.2f} bits per weight, more than the "
-                f"{recipe.max_bits_per_weight:g} that the label allows"
+                f"{recipe.max_bits_per_weight:g} that the label allows (limit.bits_per_weight); "
+                f"{len(result.substitutions())} tensors did not get the encoding they should"
             )
     return result
 

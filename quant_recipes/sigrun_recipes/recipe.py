@@ -130,8 +130,14 @@ def load_file(path: Path) -> Recipe:
     except (OSError, ValueError) as error:
         if isinstance(error, RecipeFileError):
             raise
-        raise RecipeFileError(f"{path}: cannot read the recipe: {error}") from error
-    return parse(data, str(path))
+        reason = getattr(error, "strerror", None) or error
+        raise RecipeFileError(f"{path}: cannot read the recipe: {reason}") from error
+    recipe = parse(data, str(path))
+    if recipe.name in names():
+        raise RecipeFileError(
+            f"{path}: the name '{recipe.name}' is taken by a recipe of Sigrun's; choose another"
+        )
+    return recipe
 
 
 def _entries() -> list[Any]:
@@ -151,9 +157,8 @@ def parse(data: bytes, where: str) -> Recipe:
     reader = _Reader(where, data.decode("utf-8"))
     reader.keys(table, "", {"format", "name", "summary", "rewrites", "limit", "default", "tensors", "rules"})
     if table.get("format") != FORMAT:
-        raise RecipeFileError(
-            f"{where}: format is {table.get('format')!r}; this version reads format {FORMAT}"
-        )
+        stated = f"is {table['format']!r}" if "format" in table else "is missing"
+        raise RecipeFileError(f"{where}: format {stated}; this version reads format {FORMAT}")
     limit = reader.table(table, "limit")
     reader.keys(limit, "limit", {"bits_per_weight"})
     default = reader.table(table, "default")
@@ -232,6 +237,8 @@ class _Reader:
 
     def table(self, table: Mapping[str, Any], key: str, *, optional: bool = False) -> Mapping[str, Any]:
         value = table.get(key, {} if optional else None)
+        if value is None:
+            raise self.fail(key, f"is missing: write [{key}]")
         if not isinstance(value, dict):
             raise self.fail(key, "must be a table")
         return value
@@ -244,6 +251,8 @@ class _Reader:
 
     def strings(self, table: Mapping[str, Any], key: str, *, optional: bool = False) -> tuple[str, ...]:
         value = table.get(key, [] if optional else None)
+        if value is None:
+            raise self.fail(key, f"is missing: write {key} = [] for none")
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
             raise self.fail(key, f"must be a list of strings, not {value!r}")
         return tuple(value)

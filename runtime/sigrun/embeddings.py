@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sigrun.errors import SpaceError
+from sigrun.errors import PictureError, SpaceError
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Embeddings:
     Attributes:
         vectors: float32 [n, width], unit length; a row that failed is NaN.
         space: the embedding space id; only vectors with equal ids may be compared.
-        errors: row → why it failed.
+        errors: row → why it failed, with a hint where there is a way out.
         cut: rows whose text was longer than the context and lost its end.
     """
 
     vectors: NDArray[np.float32]
     space: str
-    errors: Mapping[int, str] = field(default_factory=dict)
+    errors: Mapping[int, PictureError] = field(default_factory=dict)
     cut: tuple[int, ...] = ()
 
     def __len__(self) -> int:

@@ -91,7 +91,10 @@ class GgufFile:
         self._map: mmap.mmap | None = None
         try:
             if self.path.exists() and not self.path.is_file():
-                raise ArtifactError(f"{self.path}: cannot open: it is not a file")
+                raise ArtifactError(
+                    f"{self.path}: cannot open: it is not a file",
+                    hint="name the .gguf file that sigrun-export made",
+                )
             with self.path.open("rb") as file:
                 self.nbytes = os.fstat(file.fileno()).st_size
                 if self.nbytes < len(MAGIC) + 20:
@@ -102,7 +105,9 @@ class GgufFile:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             reason = getattr(error, "strerror", None) or error
-            raise ArtifactError(f"{self.path}: cannot open: {reason}") from error
+            raise ArtifactError(
+                f"{self.path}: cannot open: {reason}", hint="name the .gguf file that sigrun-export made"
+            ) from error
         try:
             cursor = _Cursor(self._map, self.nbytes, str(self.path))
             self.metadata, self.tensors = _read_head(cursor)
@@ -208,7 +213,7 @@ def _read_head(cursor: _Cursor) -> tuple[Mapping[str, Any], Mapping[str, TensorI
     if magic != MAGIC:
         raise ArtifactError(
             f"{cursor.where}: not a GGUF file: it starts with {magic!r}, not {MAGIC!r}",
-            hint="Sigrun runs files made by sigrun-export; make one with: make export-q4 MODEL=path/to/folder",
+            hint="the artifact, a .gguf file made by sigrun-export, comes first, then the pictures",
         )
     version = cursor.number("<I", "version")
     if version not in VERSIONS:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from sigrun.canonical import Canonicalisation
@@ -103,8 +103,8 @@ class Manifest:
     source: Source
     architecture: Mapping[str, Mapping[str, Any]]
     rewrites: tuple[str, ...]
-    tensors: Mapping[str, StoredTensor]
-    graphs: Mapping[str, Mapping[str, StoredGraph]]
+    tensors: Mapping[str, StoredTensor] = field(repr=False)
+    graphs: Mapping[str, Mapping[str, StoredGraph]] = field(repr=False)
     bits_per_weight: Mapping[str, float]
     preprocessing: Preprocessing
     canonicalisation: Canonicalisation
@@ -138,9 +138,9 @@ class Manifest:
                 f"{where}: manifest format is {top.get('format')!r}; this version reads format {FORMAT}",
                 hint="export the model again, or use the version of Sigrun that wrote the file",
             )
-        for field in fields(cls):
-            if field.name not in top:
-                raise ArtifactError(f"{where}: the manifest has no field '{field.name}'")
+        for known in fields(cls):
+            if known.name not in top:
+                raise ArtifactError(f"{where}: the manifest has no field '{known.name}'")
         preprocessing = look.table(top["preprocessing"], "preprocessing")
         scoring = look.table(top["scoring"], "scoring")
         source = look.table(top["source"], "source")

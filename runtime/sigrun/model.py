@@ -17,7 +17,7 @@ from sigrun.artifact import Artifact
 from sigrun.embeddings import Embeddings, LabelSet, same_space
 from sigrun.errors import PictureError, ProviderError, TextError
 from sigrun.manifest import TOWERS, Manifest, TowerName
-from sigrun.pixels import Picture, open_picture, to_pixels
+from sigrun.pixels import DEFAULT_MAX_PIXELS, Picture, open_picture, to_pixels
 from sigrun.scores import Score, logits, rank
 from sigrun.sessions import FORMS, PROVIDERS, TowerSession, usable_cpus
 from sigrun.tokens import Tokenizer
@@ -55,11 +55,14 @@ class Info:
 class Siglip:
     """A SigLIP model. Make one with :meth:`load`; safe to use from several threads."""
 
-    def __init__(self, artifact: Artifact, compute: str, provider: str, threads: int) -> None:
+    def __init__(
+        self, artifact: Artifact, compute: str, provider: str, threads: int, max_pixels: int
+    ) -> None:
         self._artifact = artifact
         self._compute = compute
         self._provider = provider
         self._threads = threads
+        self._max_pixels = max_pixels
         self._sessions: dict[TowerName, TowerSession] = {}
         self._tokenizer: Tokenizer | None = None
         self._lock = threading.RLock()
@@ -73,6 +76,7 @@ class Siglip:
         provider: str = "auto",
         threads: int | None = None,
         towers: Literal["auto", "image", "text", "both"] = "auto",
+        max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> Self:
         """Open an artifact.
 
@@ -86,6 +90,7 @@ class Siglip:
             provider: where to run; this version has ``cpu``, and ``auto`` means it.
             threads: threads within one run; by default one for each CPU that the process may use.
             towers: which to unpack now; ``auto`` unpacks each when it is first used.
+            max_pixels: pictures of more pixels are refused before they are decoded.
 
         Raises:
             ArtifactError: the file is missing, damaged or foreign.
@@ -107,7 +112,7 @@ class Siglip:
         }
         if towers not in wanted:
             raise ValueError(f"towers must be one of {', '.join(wanted)}, not {towers!r}")
-        model = cls(Artifact.open(path), form, where, threads or usable_cpus())
+        model = cls(Artifact.open(path), form, where, threads or usable_cpus(), max_pixels)
         try:
             for tower in wanted[towers]:
                 model._session(tower)
@@ -115,6 +120,9 @@ class Siglip:
             model.close()
             raise
         return model
+
+    def __repr__(self) -> str:
+        return f"<Siglip {self._artifact.path} compute={self._compute} loaded={self._loaded()}>"
 
     @property
     def space(self) -> str:
@@ -152,7 +160,7 @@ class Siglip:
         session = self._session("image")
         preprocessing = self._artifact.manifest.preprocessing
         vectors: list[NDArray[np.float32]] = []
-        errors: dict[int, str] = {}
+        errors: dict[int, PictureError] = {}
         pending: list[tuple[int, NDArray[np.float32]]] = []
 
         def flush() -> None:
@@ -166,9 +174,11 @@ class Siglip:
         for row, picture in enumerate(pictures):
             vectors.append(blank)
             try:
-                pending.append((row, to_pixels(open_picture(picture), preprocessing)))
+                pending.append(
+                    (row, to_pixels(open_picture(picture, max_pixels=self._max_pixels), preprocessing))
+                )
             except PictureError as error:
-                errors[row] = str(error)
+                errors[row] = error
             if len(pending) == _micro_batch(session):
                 flush()
         flush()
@@ -227,13 +237,17 @@ class Siglip:
         """
         listed = [] if isinstance(labels, str) else list(labels)
         if not listed:
+            given = isinstance(labels, str) and labels
             raise TextError(
-                "there is no list of labels to score", hint='give at least one, such as ["a cat"]'
+                "there is no list of labels to score",
+                hint=f'write ["{labels}"]' if given else 'give at least one, such as ["a cat"]',
             )
         if "{}" not in template:
             raise TextError(f"the template {template!r} has no {{}} where the label would go")
         for number, label in enumerate(listed, 1):
-            if not isinstance(label, str) or not label.strip():
+            if not isinstance(label, str):
+                raise TextError(f"label {number} is not a text: {label!r}")
+            if not label.strip():
                 raise TextError(f"label {number} is empty: {label!r}")
         filled = [template.replace("{}", label) for label in listed]
         return LabelSet(tuple(listed), self.embed_texts(filled, on_progress=on_progress))
@@ -251,7 +265,7 @@ class Siglip:
         chosen = labels if isinstance(labels, LabelSet) else self.label_set(labels)
         embedded = self.embed_images([picture])
         if embedded.errors:
-            raise PictureError(embedded.errors[0])
+            raise embedded.errors[0]
         return self.score(embedded, chosen)[0]
 
     def score(self, images: Embeddings, labels: LabelSet) -> list[list[Score]]:

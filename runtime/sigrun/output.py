@@ -53,7 +53,7 @@ def refuse_existing(path: Path, *, force: bool) -> None:
     if path.exists() and not path.is_file():
         raise OutputError(f"{path} exists and is not a plain file, so nothing is written there")
     if os.path.lexists(path) and not force:
-        raise OutputError(f"{path} exists already", hint="pass --force (FORCE=1 with make) to replace it")
+        raise OutputError(f"{path} exists already", hint="pass --force to replace it (make export: FORCE=1)")
 
 
 def folder_with_room(folder: Path, nbytes: int) -> None:

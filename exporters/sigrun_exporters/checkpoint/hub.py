@@ -17,7 +17,7 @@ WANTED = (
     "model.safetensors",
 )
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_WAY_OUT = "pass a local folder with the checkpoint's files (MODEL=path/to/folder), or try: make demo"
+_WAY_OUT = "pass a local folder with the checkpoint's files, or try: make demo"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _fetch(model: str, revision: str | None) -> Folder:
             f"{model}: neither a local folder nor a model on the hub", hint=_WAY_OUT
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0].removeprefix("Got: ") if str(error) else type(error).__name__
         raise CheckpointError(
             f"{model}: not a folder here, and the hub cannot be reached: {reason}", hint=_WAY_OUT
         ) from error

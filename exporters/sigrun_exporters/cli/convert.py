@@ -27,10 +27,14 @@ def add_to(commands: Any) -> None:
         formatter_class=raw_help,
     )
     parser.add_argument("model", metavar="MODEL", help="a local checkpoint folder or a hub id")
-    parser.add_argument(
-        "--variant", default="q4_k_m", help=f"one of: {', '.join(names())} (default: %(default)s)"
+    variant = parser.add_mutually_exclusive_group()
+    variant.add_argument(
+        "--variant",
+        type=str.lower,
+        default="q4_k_m",
+        help=f"one of: {', '.join(names())} (default: %(default)s)",
     )
-    parser.add_argument("--recipe", metavar="FILE.toml", help="a recipe of your own instead of a variant")
+    variant.add_argument("--recipe", metavar="FILE.toml", help="a recipe of your own instead of a variant")
     parser.add_argument("--revision", help="commit, tag or branch of the hub repository")
     parser.add_argument(
         "-o", "--out", default="models", metavar="OUT", help="output folder (default: %(default)s)"

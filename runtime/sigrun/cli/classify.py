@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sigrun.cli.shell import FAILED, OK, UsageError, add_compute, at_least_one, json_line, raw_help
+from sigrun.cli.loading import add_model_options, load_model
+from sigrun.cli.shell import FAILED, OK, UsageError, at_least_one, complain, json_line, raw_help
 from sigrun.embeddings import LabelSet
-from sigrun.errors import TextError
-from sigrun.model import Siglip
+from sigrun.errors import PictureError, TextError
 from sigrun.progress import Progress
 from sigrun.scores import Score
 
@@ -37,10 +37,7 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("--top", type=at_least_one, metavar="N", help="show the N best labels only")
     parser.add_argument("--json", action="store_true", help="one JSON object a picture on stdout")
-    add_compute(parser)
-    parser.add_argument(
-        "--threads", type=at_least_one, metavar="N", help="threads (default: one for each CPU)"
-    )
+    add_model_options(parser)
     parser.set_defaults(run=run, more="pictures")
 
 
@@ -50,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not labels:
         raise UsageError("there are no labels to score", hint='give at least one: --label "a cat"')
     failed = False
-    with Siglip.load(arguments.artifact, compute=arguments.compute, threads=arguments.threads) as model:
+    with load_model(arguments) as model:
         with Progress("embedding labels", len(labels), "labels") as bar:
             chosen = model.label_set(labels, template=arguments.template, on_progress=bar.advance)
         _note_cut(chosen)
@@ -60,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
             scores = model.score(embedded, chosen)[0][: arguments.top]
             if problem is not None:
                 failed = True
-                print(f"sigrun: error: {problem}", file=sys.stderr)
+                complain("sigrun", problem)
             if arguments.json:
                 print(json_line(_record(picture, scores, problem)), flush=True)
             elif problem is None:
@@ -68,9 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
     return FAILED if failed else OK
 
 
-def _record(picture: str, scores: list[Score], problem: str | None) -> dict[str, object]:
+def _record(picture: str, scores: list[Score], problem: PictureError | None) -> dict[str, object]:
     if problem is not None:
-        return {"picture": picture, "error": problem}
+        return {"picture": picture, "error": problem.message, "hint": problem.hint}
     return {"picture": picture, "scores": [score.to_json() for score in scores]}
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sigrun.cli.shell import FAILED, OK, UsageError, add_compute, at_least_one, json_line, raw_help
+from sigrun.cli.loading import add_model_options, load_model
+from sigrun.cli.shell import FAILED, OK, UsageError, complain, json_line, raw_help
 from sigrun.embeddings import Embeddings
 from sigrun.errors import OutputError
-from sigrun.model import Siglip
 from sigrun.output import finished, refuse_existing
 from sigrun.progress import Progress
 
@@ -36,10 +36,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--text", action="append", default=[], metavar="TEXT", help="a text; repeat for more")
     parser.add_argument("-o", "--output", metavar="FILE.npz", help="write a NumPy archive")
     parser.add_argument("--force", action="store_true", help="replace an existing archive")
-    add_compute(parser)
-    parser.add_argument(
-        "--threads", type=at_least_one, metavar="N", help="threads (default: one for each CPU)"
-    )
+    add_model_options(parser)
     parser.set_defaults(run=run, more="pictures")
 
 
@@ -54,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise OutputError(f"{output}: cannot write: there is no folder {output.parent}")
     failed = False
     rows = []
-    with Siglip.load(arguments.artifact, compute=arguments.compute, threads=arguments.threads) as model:
+    with load_model(arguments) as model:
         items = arguments.pictures or arguments.text
         with Progress("embedding", len(items), "items") as bar:
             for item in items:
@@ -76,14 +73,14 @@ def _report(item: str, embedded: Embeddings) -> bool:
             f"sigrun: note: longer than the model reads; its end is ignored: {item[:60]!r}", file=sys.stderr
         )
     if 0 in embedded.errors:
-        print(f"sigrun: error: {embedded.errors[0]}", file=sys.stderr)
+        complain("sigrun", embedded.errors[0])
         return True
     return False
 
 
 def _record(item: str, embedded: Embeddings) -> dict[str, object]:
     if 0 in embedded.errors:
-        return {"item": item, "error": embedded.errors[0]}
+        return {"item": item, "error": embedded.errors[0].message, "hint": embedded.errors[0].hint}
     return {
         "item": item,
         "space": embedded.space,

@@ -97,7 +97,8 @@ def guarded(program: str, action: Callable[[], int]) -> int:
         complain(
             program,
             SigrunError(
-                f"the package '{error.name}' is not installed", hint=f"pip install 'sigrun[{extra}]'"
+                f"the package '{error.name}' is not installed",
+                hint=f"pip install 'sigrun[{extra}]' (in a clone: pip install '.[{extra}]')",
             ),
         )
         return FAILED
@@ -140,16 +141,6 @@ def at_least_one(text: str) -> int:
     if not 1 <= value <= 1_000_000:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 to a million, not {text!r}")
     return value
-
-
-def add_compute(parser: argparse.ArgumentParser) -> None:
-    """Add ``--compute`` to a command that runs a model."""
-    parser.add_argument(
-        "--compute",
-        default="auto",
-        choices=("auto", "exact", "int8"),
-        help="exact: the stored numbers; int8: layers rounded to 8 bits, faster (default: auto, which is exact)",
-    )
 
 
 def raw_help(prog: str) -> argparse.HelpFormatter:
