@@ -69,7 +69,7 @@ def table(
     rows = [
         f"| {manifest.variant}, synthetic SO400M/14-384 | |",
         "|---|---:|",
-        f"| export, {PUBLISHED_BYTES / 1e9:.2f} GB checkpoint in page cache | {exported.seconds:.1f} s |",
+        f"| export, {PUBLISHED_BYTES / 1e9:.2f} GB checkpoint | {exported.seconds:.1f} s |",
         f"| export, peak memory | {exported.peak_bytes / MIB:,.0f} MiB |",
         f"| file | {artifact.nbytes:,} bytes |",
     ]
