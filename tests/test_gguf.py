@@ -151,7 +151,7 @@ def test_mutated_artifacts_never_crash(tiny_q4: Path, tmp_path: Path, data: st.D
         with Artifact.open(path) as artifact:
             artifact.tokenizer()
     except SigrunError as error:
-        assert str(path) in str(error) or "tokenizer" in str(error) or "preprocessing" in str(error), error
+        assert str(path) in str(error)
 
 
 def test_foreign_gguf_files_are_refused_by_what_they_are(small: Path, tmp_path: Path) -> None:

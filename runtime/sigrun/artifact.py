@@ -163,7 +163,10 @@ class Artifact:
 
     def tokenizer(self) -> TokenizerSpec:
         """What cuts text into tokens."""
-        return _tokenizer_spec(self._file, self.manifest)
+        try:
+            return _tokenizer_spec(self._file, self.manifest)
+        except ArtifactError as error:
+            raise (error if error.message.startswith(self.path) else error.at(self.path)) from error
 
     def release(self, name: str) -> None:
         """Give a weight's file pages back to the system once it is unpacked."""

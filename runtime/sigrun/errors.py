@@ -15,6 +15,8 @@ Each message says what happened, to which file or value, and why; ``hint`` is th
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class SigrunError(Exception):
     """Base of every error that Sigrun raises on purpose.
@@ -31,6 +33,10 @@ class SigrunError(Exception):
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message}\n  hint: {self.hint}"
+
+    def at(self, place: str) -> Self:
+        """The same error with the place it concerns, such as a file, in front."""
+        return type(self)(f"{place}: {self.message}", hint=self.hint)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.message, self.hint)

@@ -7,9 +7,9 @@ The exporter fills these classes and the runtime reads them back, so both sides 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from sigrun.canonical import Canonicalisation
 from sigrun.errors import ArtifactError
@@ -18,6 +18,7 @@ from sigrun.scores import Scoring
 
 FORMAT = 1
 KEY = "sigrun.manifest"
+T = TypeVar("T")
 MOST = 1e30  # no number in a manifest is larger
 
 TowerName = Literal["image", "text"]
@@ -180,11 +181,13 @@ class Manifest:
                 tower: look.number(value, f"bits_per_weight.{tower}")
                 for tower, value in look.table(top["bits_per_weight"], "bits_per_weight").items()
             },
-            preprocessing=Preprocessing.from_json(dict(preprocessing)),
+            preprocessing=look.part(lambda: Preprocessing.from_json(dict(preprocessing))),
             canonicalisation=look.canonicalisation(top["canonicalisation"]),
-            scoring=Scoring(
-                look.number(scoring.get("logit_scale"), "scoring.logit_scale"),
-                look.number(scoring.get("logit_bias"), "scoring.logit_bias"),
+            scoring=look.part(
+                lambda: Scoring(
+                    look.number(scoring.get("logit_scale"), "scoring.logit_scale"),
+                    look.number(scoring.get("logit_bias"), "scoring.logit_bias"),
+                )
             ),
             space=look.text(top["space"], "space"),
             weights_sha256=look.text(top["weights_sha256"], "weights_sha256"),
@@ -199,6 +202,13 @@ class _Look:
 
     def fail(self, field: str, problem: str) -> ArtifactError:
         return ArtifactError(f"{self.where}: the manifest's {field} {problem}")
+
+    def part(self, make: Callable[[], T]) -> T:
+        """What ``make`` makes; an error of its own gets the file's name."""
+        try:
+            return make()
+        except ArtifactError as error:
+            raise (error if error.message.startswith(self.where) else error.at(self.where)) from error
 
     def table(self, value: Any, field: str) -> Mapping[str, Any]:
         if not isinstance(value, dict):
