@@ -22,7 +22,7 @@ from sigrun.progress import Progress
 from sigrun.spm import model_proto
 from sigrun_exporters.checkpoint.huggingface import source_name, source_shape
 from sigrun_exporters.tokenizer import read_spiece
-from sigrun_recipes import Architecture, TensorSpec, default_model
+from sigrun_recipes import Architecture, ImageTower, TensorSpec, default_model
 
 PUBLISHED_BYTES = 3_511_950_624
 PUBLISHED_TENSORS = 888
@@ -78,18 +78,23 @@ def _settings(architecture: Architecture) -> dict[str, object]:
                 "patch_size": image.patch_size,
             },
         },
-        "preprocessor_config.json": {
-            "do_normalize": True,
-            "do_rescale": True,
-            "do_resize": True,
-            "image_mean": [0.5] * 3,
-            "image_std": [0.5] * 3,
-            "image_processor_type": "SiglipImageProcessor",
-            "resample": 3,
-            "rescale_factor": 0.00392156862745098,
-            "size": {"height": image.image_size, "width": image.image_size},
-        },
+        "preprocessor_config.json": preprocessor_config(image),
         "tokenizer_config.json": {"tokenizer_class": "SiglipTokenizer", "model_max_length": text.context},
+    }
+
+
+def preprocessor_config(image: ImageTower) -> dict[str, object]:
+    """What ``preprocessor_config.json`` says of every SigLIP, for this tower's size."""
+    return {
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "image_processor_type": "SiglipImageProcessor",
+        "resample": 3,
+        "rescale_factor": 0.00392156862745098,
+        "size": {"height": image.image_size, "width": image.image_size},
     }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from benchmarks.synthetic import preprocessor_config
 from sigrun_exporters.checkpoint.huggingface import source_name, source_shape
 from sigrun_recipes import Architecture, ImageTower, TextTower
 
@@ -73,17 +74,7 @@ def settings(architecture: Architecture) -> dict[str, dict[str, object]]:
                 "projection_size": text.projection,
             },
         },
-        "preprocessor_config.json": {
-            "do_normalize": True,
-            "do_rescale": True,
-            "do_resize": True,
-            "image_mean": [0.5] * 3,
-            "image_std": [0.5] * 3,
-            "image_processor_type": "SiglipImageProcessor",
-            "resample": 3,
-            "rescale_factor": 1 / 255,
-            "size": {"height": image.image_size, "width": image.image_size},
-        },
+        "preprocessor_config.json": preprocessor_config(image),
     }
 
 

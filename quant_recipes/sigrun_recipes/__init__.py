@@ -1,13 +1,12 @@
 """Facts about SigLIP models and how their weights are stored. Needs nothing but the standard library."""
 
 from sigrun_recipes.architecture import TOWERS, Architecture, ImageTower, TensorSpec, TextTower, TowerName
-from sigrun_recipes.encodings import BY_GGML_ID, ENCODINGS, Encoding
+from sigrun_recipes.encodings import ENCODINGS, Encoding
 from sigrun_recipes.models import KnownModel, default_model, known
 from sigrun_recipes.plan import Plan, TensorPlan, plan
 from sigrun_recipes.recipe import Recipe, RecipeFileError, load, load_file, names
 
 __all__ = [
-    "BY_GGML_ID",
     "ENCODINGS",
     "TOWERS",
     "Architecture",

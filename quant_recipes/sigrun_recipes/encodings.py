@@ -63,5 +63,3 @@ ENCODINGS: dict[str, Encoding] = {
         Encoding("q6_k", 14, 256, 210),
     )
 }
-
-BY_GGML_ID: dict[int, Encoding] = {e.ggml_id: e for e in ENCODINGS.values()}

@@ -166,7 +166,7 @@ class Artifact:
         try:
             return _tokenizer_spec(self._file, self.manifest)
         except ArtifactError as error:
-            raise (error if error.message.startswith(self.path) else error.at(self.path)) from error
+            raise error.at(self.path) from error
 
     def release(self, name: str) -> None:
         """Give a weight's file pages back to the system once it is unpacked."""

@@ -35,7 +35,9 @@ class SigrunError(Exception):
         return self.message if self.hint is None else f"{self.message}\n  hint: {self.hint}"
 
     def at(self, place: str) -> Self:
-        """The same error with the place it concerns, such as a file, in front."""
+        """The same error with the place it concerns, such as a file, in front; itself if it names that already."""
+        if self.message.startswith(place):
+            return self
         return type(self)(f"{place}: {self.message}", hint=self.hint)
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -208,7 +208,7 @@ class _Look:
         try:
             return make()
         except ArtifactError as error:
-            raise (error if error.message.startswith(self.where) else error.at(self.where)) from error
+            raise error.at(self.where) from error
 
     def table(self, value: Any, field: str) -> Mapping[str, Any]:
         if not isinstance(value, dict):

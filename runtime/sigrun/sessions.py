@@ -53,10 +53,10 @@ class TowerSession:
         self.tower = tower
         self.form = form
         self._where = artifact.path
+        ort = onnxruntime()  # first: without it there is nothing to unpack for
         graph = artifact.graph(tower, form)
         weights = artifact.manifest.graphs[tower][form].weights
         arrays = _unpack(artifact, list(weights.items()), threads)
-        ort = onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -7,12 +7,12 @@ fixed order: the same weights give the same bytes on any machine and with any nu
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from sigrun.sessions import usable_cpus
 from sigrun_exporters.quantize import plain, q4_k, q5_k, q6_k, q8_0
 from sigrun_exporters.quantize.lanes import Bytes, Floats
 from sigrun_recipes.encodings import ENCODINGS
@@ -79,7 +79,7 @@ def quantize(
         with np.errstate(over="ignore", invalid="ignore"):
             out[part] = encode(blocks[part], counts)
 
-    with ThreadPoolExecutor(threads or _cores(), thread_name_prefix="quantize") as pool:
+    with ThreadPoolExecutor(threads or usable_cpus(), thread_name_prefix="quantize") as pool:
         for _ in pool.map(run, range(0, len(blocks), step)):
             pass  # brings a run's exception here
     return out.reshape(rows, per_row * block.size)
@@ -93,10 +93,3 @@ def _checked(importance: Floats, columns: int) -> Floats:
         raise ValueError("importance must be finite and not negative")
     largest = importance.max(initial=0)
     return (importance / largest if largest > 0 else importance).astype(np.float32)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
