@@ -81,17 +81,32 @@ def test_openclip_uses_ftfy_where_it_is_installed(monkeypatch: pytest.MonkeyPatc
     assert canonicalise("A cafÃ©_&amp;amp; ΣΟΣ", "openclip") == "a café σος"
 
 
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("A Photo, of a CAT!", "a photo, of a cat!"),
+        ("  Two  spaces\n", "  two  spaces\n"),
+        ("ΣΟΦΟΣ", "σοφοσ"),  # character by character: no final sigma
+        ("a▁B_c", "a▁b_c"),
+        ("<START_OF_TURN>", "<start_of_turn>"),
+        ("", ""),
+    ],
+)
+def test_lower_does_nothing_else(text: str, canonical: str) -> None:
+    assert canonicalise(text, "lower") == canonical
+
+
 def test_none_changes_nothing() -> None:
     assert canonicalise(" A_b! \n", "none") == " A_b! \n"
 
 
 def test_unknown_recipe() -> None:
-    with pytest.raises(ValueError, match="hf, openclip, none"):
+    with pytest.raises(ValueError, match="hf, openclip, lower, none"):
         canonicalise("a", "clip")  # type: ignore[arg-type]
 
 
 def test_recipes_are_listed() -> None:
-    assert CANONICALISATIONS == ("hf", "openclip", "none")
+    assert CANONICALISATIONS == ("hf", "openclip", "lower", "none")
 
 
 @given(st.text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from sigrun import CheckpointError
-from sigrun_exporters.checkpoint import open_checkpoint
+from sigrun_exporters.checkpoint import open_checkpoint, timm_towers
 from sigrun_exporters.checkpoint.safetensors_file import SafetensorsFile
 from tests import checkpoints
 
@@ -147,11 +148,11 @@ def test_a_config_of_other_sizes_names_the_first_mismatch(folder: Path) -> None:
         ("config.json", "vision_config", {"hidden_size": "big"}),
         ("config.json", "vision_config", {"num_attention_heads": 7}),
         ("config.json", "text_config", []),
-        ("preprocessor_config.json", "resample", 2),
+        ("preprocessor_config.json", "resample", 7),
         ("preprocessor_config.json", "do_normalize", False),
         ("preprocessor_config.json", "size", {"height": 224, "width": 224}),
         ("preprocessor_config.json", "image_mean", [0.5]),
-        ("tokenizer_config.json", "tokenizer_class", "GemmaTokenizer"),
+        ("tokenizer_config.json", "tokenizer_class", "CLIPTokenizer"),
     ],
 )
 def test_settings_that_cannot_be_honoured_are_refused(
@@ -208,21 +209,69 @@ def test_an_unreachable_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp
 def test_a_hub_snapshot_gives_its_revision(
     monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path
 ) -> None:
-    import huggingface_hub
-
-    asked: dict[str, object] = {}
-
-    def fetched(model: str, **options: object) -> str:
-        asked.update(options, model=model)
-        return str(shutil.copytree(tiny, tmp_path / ("a" * 40)))
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
-    monkeypatch.chdir(tmp_path)
+    asked = serve_from(monkeypatch, tiny, tmp_path)
     checkpoint = open_checkpoint("google/siglip-so400m-patch14-384", "main")
     assert checkpoint.name == "siglip-so400m-patch14-384"
     assert checkpoint.source().revision == "a" * 40
-    assert asked["revision"] == "main"
-    assert "pytorch_model.bin" not in asked["allow_patterns"]  # type: ignore[operator]
+    assert [a["revision"] for a in asked] == ["main", "a" * 40]
+
+
+def serve_from(monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path) -> list[dict[str, Any]]:
+    """A hub that holds one folder, and the calls it gets."""
+    import huggingface_hub
+
+    asked: list[dict[str, Any]] = []
+    snapshot = tmp_path / ("a" * 40)
+
+    def fetched(model: str, **options: Any) -> str:
+        asked.append(options)
+        snapshot.mkdir(exist_ok=True)
+        for path in folder.iterdir():
+            if any(fnmatch(path.name, pattern) for pattern in options["allow_patterns"]):
+                shutil.copy(path, snapshot)
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
+    monkeypatch.chdir(tmp_path)
+    return asked
+
+
+@pytest.mark.parametrize("layout", ["one file", "split", "openclip", "timm"])
+def test_only_the_weights_of_the_layout_are_fetched(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path, layout: str
+) -> None:
+    for name, arguments in checkpoints.SMALL_TOWERS.items():
+        monkeypatch.setitem(timm_towers.TOWERS, name, arguments)
+    there = tmp_path / "there"
+    wanted = {
+        "one file": {"model.safetensors"},
+        "split": {f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)},
+        "openclip": {"open_clip_model.safetensors"},
+        "timm": {"model.safetensors"},
+    }[layout]
+    if layout == "openclip":
+        checkpoints.write_openclip(there)
+    elif layout == "timm":
+        checkpoints.write_timm(there)
+    elif layout == "split":
+        checkpoints.write_split(there, tiny)
+    else:
+        shutil.copytree(tiny, there)
+    others = [
+        "pytorch_model.bin",
+        "open_clip_pytorch_model.bin",
+        "tf_model.h5",
+        "onnx.tar",
+        "fp16.safetensors",
+    ]
+    others += [name for name in ("open_clip_model.safetensors", "model.safetensors") if layout == "openclip"]
+    for name in others:
+        if name not in wanted:
+            (there / name).write_bytes(b"gigabytes")
+    serve_from(monkeypatch, there, tmp_path)
+    open_checkpoint("somebody/something")
+    fetched = {path.name for path in (tmp_path / ("a" * 40)).iterdir()}
+    assert {name for name in fetched if not name.endswith((".json", ".model", ".md"))} == wanted
 
 
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sigrun.errors import ArtifactError, CheckpointError, TextError
-from sigrun.spm import BYTE, CONTROL, NORMAL, UNKNOWN, TokenizerSpec, model_proto
+from sigrun.spm import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, TokenizerSpec, model_proto
 from sigrun.tokens import Tokenizer
 from sigrun_exporters.tokenizer import read_spiece, read_tokenizer_json
+from tests import checkpoints
 from tests.real_tokenizer import DATA, real_spec, real_tokenizer, tokenizer_json
 
 CASES = json.loads((DATA / "tokenizer_cases.json").read_text(encoding="utf-8"))["cases"]
@@ -191,6 +192,7 @@ def test_threads_may_share_a_tokenizer() -> None:
         ({"pad_id": -1}, "pad_id is -1"),
         ({"context": 1}, "context is 1"),
         ({"canonicalisation": "clip"}, "'clip'"),
+        ({"kind": "wordpiece"}, "'wordpiece'"),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -225,7 +227,7 @@ def test_a_damaged_charsmap_is_refused() -> None:
 def test_the_hand_written_model_is_what_protobuf_writes() -> None:
     pytest.importorskip("google.protobuf")
     proto: Any = importlib.import_module("sentencepiece.sentencepiece_model_pb2")
-    for spec in (real_spec(), small_spec()):
+    for spec in (real_spec(), small_spec(), bpe_spec(), checkpoints.gemma_spec()):
         data = model_proto(spec)
         model = proto.ModelProto.FromString(data)
         assert model.SerializeToString(deterministic=True) == data
@@ -245,10 +247,10 @@ def test_read_spiece_gives_the_spec_back() -> None:
         assert np.array_equal(getattr(again, field.name), getattr(spec, field.name)), field.name
 
 
-def _as_bpe(data: bytes) -> bytes:
+def _as_words(data: bytes) -> bytes:
     proto: Any = importlib.import_module("sentencepiece.sentencepiece_model_pb2")
     model = proto.ModelProto.FromString(data)
-    model.trainer_spec.model_type = 2
+    model.trainer_spec.model_type = 3
     result: bytes = model.SerializeToString()
     return result
 
@@ -260,9 +262,9 @@ def _as_bpe(data: bytes) -> bytes:
         (lambda data: b"<!doctype html>", "not a SentencePiece model"),
         (lambda data: data[: len(data) // 2], "damaged"),
         (lambda data: data[:-30], "damaged"),
-        (_as_bpe, "not a unigram model"),
+        (_as_words, "neither a unigram nor a BPE model"),
     ],
-    ids=["empty", "html", "half", "short", "bpe"],
+    ids=["empty", "html", "half", "short", "words"],
 )
 def test_read_spiece_refuses(damage: Callable[[bytes], bytes], message: str) -> None:
     pytest.importorskip("google.protobuf")
@@ -282,12 +284,161 @@ def _edited(**changes: Any) -> bytes:
         (b"", "damaged"),
         (b"[]", "damaged"),
         (b"{}", "damaged"),
-        (_edited(type="BPE"), "not a unigram model"),
+        (_edited(type="BPE"), "more than write spaces"),
+        (_edited(type="WordPiece"), "neither a unigram nor a BPE"),
+        (_edited(type=["BPE"]), "neither a unigram nor a BPE"),
         (_edited(vocab=[["<pad>", 0.0]]), "damaged"),
         (_edited(unk_id=None), "damaged"),
     ],
-    ids=["empty", "list", "nothing", "bpe", "pieces", "unk"],
+    ids=["empty", "list", "nothing", "bpe", "words", "kinds", "pieces", "unk"],
 )
 def test_read_tokenizer_json_refuses(data: bytes, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         read_tokenizer_json(data, **READ)
+
+
+# ---- BPE ----
+
+
+def bpe_spec(**changes: Any) -> TokenizerSpec:
+    """A tokenizer of a few merges: "ab" before "bc", and one symbol of the user's."""
+    pieces = ["<pad>", "<eos>", "<unk>", "▁", "a", "b", "c", "ab", "bc", "abc", "<s>", "▁a"]
+    fields: dict[str, Any] = {
+        "pieces": pieces,
+        "scores": np.array([0, 0, 0, -99, -99, -99, -99, 0, -1, -2, 0, -3], np.float32),
+        "types": np.array([CONTROL, CONTROL, UNKNOWN] + [NORMAL] * 7 + [USER_DEFINED, NORMAL], np.int32),
+        "charsmap": b"",
+        "add_dummy_prefix": False,
+        "remove_extra_whitespaces": False,
+        "escape_whitespaces": True,
+        "byte_fallback": False,
+        "unk_id": 2,
+        "eos_id": 1,
+        "pad_id": 0,
+        "canonicalisation": "none",
+        "context": 8,
+        "kind": "bpe",
+    }
+    return TokenizerSpec(**(fields | changes))
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("ab", ["ab"]),
+        ("abc", ["abc"]),
+        ("bcab", ["bc", "ab"]),
+        ("bab", ["b", "ab"]),
+        ("a ab", ["a", "▁", "ab"]),  # the better merge first: "ab" before "▁a"
+        (" ac", ["▁a", "c"]),
+        ("  a", ["▁", "▁a"]),
+        ("a<s>b", ["a", "<s>", "b"]),
+        ("az", ["a", "<unk>"]),
+    ],
+)
+def test_merges_go_by_score(text: str, pieces: list[str]) -> None:
+    spec = bpe_spec()
+    ids = Tokenizer(spec).encode([text]).ids[0].tolist()
+    assert [spec.pieces[i] for i in ids[: ids.index(1)]] == pieces
+    assert ids[ids.index(1) + 1 :] == [0] * (7 - len(pieces))
+
+
+def bpe_json(**changes: Any) -> bytes:
+    """The same as the tokenizers library writes it; ``merges=None`` takes a field away."""
+    spec = bpe_spec()
+    content: dict[str, Any] = {
+        "added_tokens": [
+            {"id": i, "content": spec.pieces[i], "special": i < 3, "normalized": False} for i in (0, 1, 2, 10)
+        ],
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "model": {
+            "type": "BPE",
+            "vocab": {piece: i for i, piece in enumerate(spec.pieces)},
+            "merges": [["a", "b"], ["b", "c"], ["ab", "c"], ["a", "bc"], ["▁", "a"]],
+            "unk_token": "<unk>",
+            "byte_fallback": False,
+        },
+    }
+    for key, value in changes.items():
+        if key in content:
+            content[key] = value
+        else:
+            content["model"][key] = value
+    return json.dumps(content).encode()
+
+
+BPE_READ: dict[str, Any] = {
+    "canonicalisation": "none",
+    "context": 8,
+    "eos_id": "<eos>",
+    "pad_id": "<pad>",
+}
+
+
+@pytest.mark.parametrize("merges", [None, ["a b", "b c", "ab c", "a bc", "▁ a"]], ids=["pairs", "texts"])
+def test_scores_come_back_from_merges(merges: list[str] | None) -> None:
+    found = read_tokenizer_json(bpe_json(**({"merges": merges} if merges else {})), **BPE_READ)
+    spec = bpe_spec()
+    assert found.kind == "bpe"
+    assert list(found.pieces) == list(spec.pieces)
+    assert found.types.tolist() == spec.types.tolist()
+    order = [7, 8, 9, 11]
+    assert sorted(order, key=lambda i: -found.scores[i]) == order
+    texts = ["abc ab", "bcab  a<s>", "cabba"]
+    assert np.array_equal(Tokenizer(found).encode(texts).ids, Tokenizer(spec).encode(texts).ids)
+
+
+def test_a_tab_that_stands_for_its_byte_is_that_byte_again() -> None:
+    spec = checkpoints.gemma_spec()
+    content = json.loads(checkpoints.gemma_json())
+    assert "\t" in content["model"]["vocab"]
+    assert "<0x09>" not in content["model"]["vocab"]
+    assert spec.pieces.index("<0x09>") == content["model"]["vocab"]["\t"]
+    again = checkpoints.gemma_spec("tokenizer.json")
+    assert list(again.pieces) == list(spec.pieces)
+    assert again.types.tolist() == spec.types.tolist()
+
+
+def test_control_pieces_in_a_text_are_characters_and_symbols_are_symbols() -> None:
+    for file in ("tokenizer.model", "tokenizer.json"):
+        spec = checkpoints.gemma_spec(file)
+        ids = Tokenizer(spec).encode(["a <eos> b <pad><bos> <unk> <start_of_turn> <mask>"]).ids[0].tolist()
+        text = ids[: ids.index(spec.eos_id)]
+        assert not {0, 1, 2, 3} & set(text)
+        assert [spec.pieces[i] for i in text].count("<start_of_turn>") == 1
+        assert spec.pieces[text[-1]] == "<mask>"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"merges": [["a", "b"], ["b", "c"], ["ab", "c"], ["▁", "a"]]}, "does not merge 'a' and 'bc'"),
+        (
+            {"merges": [["a", "b"], ["ab", "c"], ["b", "c"], ["a", "bc"], ["▁", "a"]]},
+            "'abc' in two places",
+        ),
+        ({"merges": [["a", "z"]]}, "pieces it does not have"),
+        ({"merges": [["a", "b", "c"]]}, "not a pair"),
+        ({"merges": ["a"]}, "not a pair"),
+        ({"merges": 5}, "not a SentencePiece model"),
+        ({"vocab": {"<unk>": 2, "a": 1}}, "without a gap"),
+        ({"unk_token": None}, "not a SentencePiece model"),
+        ({"dropout": 0.1}, "dropout"),
+        ({"end_of_word_suffix": "</w>"}, "end_of_word_suffix"),
+        ({"ignore_merges": True}, "ignore_merges"),
+        ({"normalizer": None}, "more than write spaces"),
+        ({"normalizer": {"type": "NFC"}}, "more than write spaces"),
+        ({"pre_tokenizer": {"type": "ByteLevel"}}, "more than write spaces|not a SentencePiece"),
+        ({"added_tokens": [{}]}, "damaged"),
+    ],
+)
+def test_merges_that_no_sentencepiece_model_makes_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        read_tokenizer_json(bpe_json(**changes), **BPE_READ)
+
+
+def test_marks_must_be_pieces() -> None:
+    with pytest.raises(CheckpointError, match=r"no piece '</s>', which is to be its eos_id"):
+        read_tokenizer_json(bpe_json(), **(BPE_READ | {"eos_id": "</s>"}))

@@ -13,6 +13,7 @@ import torch.nn.functional as functional
 from PIL import Image
 from torch import Tensor
 
+import tests.torchvision_without_cuda  # noqa: F401  # before transformers looks for torchvision
 from examples.emoji_siglip.augment import IMAGE
 from examples.emoji_siglip.concepts import Concept
 from examples.emoji_siglip.drawings import heldout_picture

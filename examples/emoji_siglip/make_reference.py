@@ -19,6 +19,7 @@ import PIL
 import torch
 from PIL import Image
 
+import tests.torchvision_without_cuda  # noqa: F401  # before transformers looks for torchvision
 from examples.emoji_siglip.evaluate import CHECKPOINT, HERE, embed, ranks, sheet_cells
 from examples.emoji_siglip.tokenizer import encode, open_tokenizer
 

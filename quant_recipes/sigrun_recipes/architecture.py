@@ -11,7 +11,7 @@ Tensor names follow llama.cpp's clip files: ``v.blk.0.attn_q.weight``, ``t.token
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 TowerName = Literal["image", "text"]
@@ -19,6 +19,9 @@ TOWERS: tuple[TowerName, ...] = ("image", "text")
 
 Kind = Literal["linear", "token", "patch", "position", "probe", "norm", "bias"]
 """What a tensor does. Only ``linear``, ``token`` and ``patch`` are matrices worth quantizing."""
+
+Activation = Literal["gelu_tanh", "gelu"]
+"""Between the two matrices of an MLP: GELU by its tanh approximation, as SigLIP was trained, or GELU itself."""
 
 KINDS: tuple[Kind, ...] = ("linear", "token", "patch", "position", "probe", "norm", "bias")
 
@@ -59,6 +62,7 @@ class Tower:
     heads: int
     mlp: int
     eps: float
+    activation: Activation = field(default="gelu_tanh", kw_only=True)
 
     @property
     def head_width(self) -> int:

@@ -1,7 +1,7 @@
 """Canonical text: what happens to a label before the tokenizer sees it.
 
 The towers were trained on one spelling of a text, so "A Cat!" has to become "a cat" before it is cut into
-pieces. Three recipes exist and disagree, which is why the choice has a name, is stored in the artifact, and
+pieces. Several recipes exist and disagree, which is why the choice has a name, is stored in the artifact, and
 takes part in the identity of the embedding space:
 
 ``hf``
@@ -12,6 +12,9 @@ takes part in the identity of the embedding space:
     what ``open_clip`` does for its SigLIP models (timm/* checkpoints): mend mojibake with ftfy, resolve HTML
     entities twice, turn ``_`` into a space, drop ASCII punctuation, lower-case the whole text, collapse white
     space.
+``lower``
+    what SigLIP 2 was trained on and transformers' Siglip2Tokenizer does (google/siglip2-* checkpoints): lower-case,
+    character by character, and nothing else. Punctuation and spaces stay.
 ``none``
     nothing at all: for texts that are canonical already.
 """
@@ -26,7 +29,7 @@ from typing import Any, Literal, get_args
 
 from sigrun.errors import TextError
 
-Canonicalisation = Literal["hf", "openclip", "none"]
+Canonicalisation = Literal["hf", "openclip", "lower", "none"]
 
 CANONICALISATIONS: tuple[Canonicalisation, ...] = get_args(Canonicalisation)
 
@@ -59,17 +62,23 @@ def canonicalise(text: str, how: Canonicalisation) -> str:
         return _hf(text)
     if how == "openclip":
         return _openclip(text)
+    if how == "lower":
+        return _lower(text)
     if how == "none":
         return text
     raise ValueError(f"canonicalisation {how!r} is none of {', '.join(CANONICALISATIONS)}")
 
 
 def _hf(text: str) -> str:
-    text = text.replace(_WORD_MARK, " ")
+    text = _lower(text.replace(_WORD_MARK, " ")).translate(_DROP_PUNCTUATION)
+    return _WHITE_SPACE.sub(" ", text).strip()
+
+
+def _lower(text: str) -> str:
+    """Lower case, character by character."""
     if "Σ" in text:  # the one capital whose small form depends on its neighbours
         text = text.replace("Σ", "σ")
-    text = text.lower().translate(_DROP_PUNCTUATION)
-    return _WHITE_SPACE.sub(" ", text).strip()
+    return text.lower()
 
 
 def _openclip(text: str) -> str:

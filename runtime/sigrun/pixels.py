@@ -2,6 +2,7 @@
 
 The result equals that of ``transformers.SiglipImageProcessor`` bit for bit: the picture is squashed to the
 tower's size (no crop, whatever its shape) with Pillow's antialiased filter, divided by 255, and normalized.
+Checkpoints of timm ask for a crop instead, as timm does it.
 
 "Bit for bit" is with the same Pillow: version 13 resizes tall pictures (from about 1 : 1.8) in another order than
 those before it, which moves a part of their values by one or two of 255.
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, Literal, TypedDict, get_args
+from typing import Any, Final, Literal, NotRequired, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-Geometry = Literal["squash"]
+Geometry = Literal["squash", "crop"]
 
 _FILTERS: Final[dict[str, Image.Resampling]] = {
     "nearest": Image.Resampling.NEAREST,
@@ -42,7 +43,9 @@ _FILTERS: Final[dict[str, Image.Resampling]] = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 _FIELDS: Final = ("height", "width", "mean", "std", "resample", "geometry")
+_OPTIONAL: Final = ("short_side",)
 _MAX_SIDE: Final = 8192  # pixels; far beyond any tower
+_MAX_LONG_SIDE: Final = 1 << 16  # pixels of a picture before it is cropped
 
 
 class PreprocessingJson(TypedDict):
@@ -54,6 +57,7 @@ class PreprocessingJson(TypedDict):
     std: list[float]
     resample: Resample
     geometry: Geometry
+    short_side: NotRequired[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,9 @@ class Preprocessing:
         height, width: size in pixels.
         mean, std: per channel R, G, B, of values from 0 to 1.
         resample: the filter.
-        geometry: ``squash`` stretches the whole picture to height × width.
+        geometry: ``squash`` stretches the whole picture to height × width; ``crop`` keeps its proportions, makes its
+            shorter side ``short_side`` pixels and takes height × width out of the middle.
+        short_side: for ``crop``, at least height and width.
     """
 
     height: int
@@ -73,10 +79,18 @@ class Preprocessing:
     std: tuple[float, float, float]
     resample: Resample = "bicubic"
     geometry: Geometry = "squash"
+    short_side: int | None = None
+
+    def in_words(self) -> str:
+        """What happens to a picture's shape, such as ``squashed to 384 x 384``."""
+        size = f"{self.width} x {self.height}"
+        if self.geometry == "squash":
+            return f"squashed to {size}"
+        return f"shorter side made {self.short_side}, then the middle {size} cropped"
 
     def to_json(self) -> PreprocessingJson:
         """The settings as plain JSON values; :meth:`from_json` reads them back."""
-        return {
+        plain: PreprocessingJson = {
             "height": self.height,
             "width": self.width,
             "mean": list(self.mean),
@@ -84,6 +98,9 @@ class Preprocessing:
             "resample": self.resample,
             "geometry": self.geometry,
         }
+        if self.short_side is not None:
+            plain["short_side"] = self.short_side
+        return plain
 
     @classmethod
     def from_json(cls, value: object) -> Preprocessing:
@@ -97,16 +114,24 @@ class Preprocessing:
         for name in _FIELDS:
             if name not in value:
                 raise _bad(f"lacks {name!r}")
-        unknown = [name for name in value if name not in _FIELDS]
+        unknown = [name for name in value if name not in _FIELDS + _OPTIONAL]
         if unknown:
             raise _bad(f"has an unknown setting {unknown[0]!r}")
+        height, width = _side(value, "height"), _side(value, "width")
+        geometry: Geometry = _one_of(value, "geometry", get_args(Geometry))
+        short_side = None if value.get("short_side") is None else _side(value, "short_side")
+        if (geometry == "crop") != (short_side is not None):
+            raise _bad(f"has geometry {geometry!r} and short_side {short_side!r}")
+        if short_side is not None and short_side < max(height, width):
+            raise _bad(f"crops {width} x {height} out of pictures whose shorter side is {short_side}")
         return cls(
-            height=_side(value, "height"),
-            width=_side(value, "width"),
+            height=height,
+            width=width,
             mean=_triple(value, "mean", positive=False),
             std=_triple(value, "std", positive=True),
             resample=_one_of(value, "resample", get_args(Resample)),
-            geometry=_one_of(value, "geometry", get_args(Geometry)),
+            geometry=geometry,
+            short_side=short_side,
         )
 
 
@@ -127,13 +152,34 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.fl
         raise PictureError(
             f"a picture in mode {image.mode} was given; RGB is wanted", hint="use open_picture"
         )
-    size = (preprocessing.width, preprocessing.height)
-    squashed = np.asarray(image.resize(size, _FILTERS[preprocessing.resample]))  # uint8 [H, W, 3]
+    shaped = np.asarray(_shaped(image, preprocessing))  # uint8 [H, W, 3]
     table = _table(preprocessing.mean, preprocessing.std)
     pixels = np.empty((3, preprocessing.height, preprocessing.width), np.float32)
     for channel in range(3):
-        np.take(table[channel], squashed[:, :, channel], out=pixels[channel], mode="clip")
+        np.take(table[channel], shaped[:, :, channel], out=pixels[channel], mode="clip")
     return pixels
+
+
+def _shaped(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """The picture at the tower's size."""
+    width, height = preprocessing.width, preprocessing.height
+    resample = _FILTERS[preprocessing.resample]
+    if preprocessing.short_side is None:
+        return image.resize((width, height), resample)
+    # What torchvision's Resize and CenterCrop do, with which timm and OpenCLIP prepare pictures.
+    short, long = sorted(image.size)
+    longest = int(preprocessing.short_side * long / short)
+    if longest > _MAX_LONG_SIDE:
+        raise PictureError(
+            f"a picture of {image.width} x {image.height} is too long and narrow: its longer side would become "
+            f"{longest} pixels, of which the middle {max(width, height)} are seen",
+            hint="crop it first",
+        )
+    upright = image.width <= image.height
+    whole = (preprocessing.short_side, longest) if upright else (longest, preprocessing.short_side)
+    resized = image if image.size == whole else image.resize(whole, resample)
+    left, top = round((whole[0] - width) / 2), round((whole[1] - height) / 2)
+    return resized.crop((left, top, left + width, top + height))
 
 
 @lru_cache(maxsize=8)

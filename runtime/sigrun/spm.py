@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,17 +30,18 @@ _VARINT: Final = 0
 _BYTES: Final = 2
 _FLOAT: Final = 5
 
-_UNIGRAM: Final = 1  # TrainerSpec.ModelType
+Kind = Literal["unigram", "bpe"]
+MODEL_TYPES: Final[dict[Kind, int]] = {"unigram": 1, "bpe": 2}  # TrainerSpec.ModelType
 _ABSENT: Final = -1  # an id that the model does not have
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class TokenizerSpec:
-    """A unigram SentencePiece tokenizer as a GGUF file holds it.
+    """A SentencePiece tokenizer as a GGUF file holds it.
 
     Attributes:
         pieces: V pieces; the index is the token id.
-        scores: float32 [V], log-probabilities.
+        scores: float32 [V]; log-probabilities (unigram), or larger for what is merged earlier (bpe).
         types: int32 [V], 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte.
         charsmap: SentencePiece's precompiled normalization rules; empty for none.
         add_dummy_prefix: put a space before the text.
@@ -49,9 +50,10 @@ class TokenizerSpec:
         byte_fallback: spell unknown characters as byte pieces.
         unk_id: the one piece of type 2.
         eos_id: ends every text.
-        pad_id: fills the rest of the context (for SigLIP the same as eos_id).
+        pad_id: fills the rest of the context (for SigLIP 1 the same as eos_id).
         canonicalisation: what is done to a text first.
         context: token ids in a row, the end mark included.
+        kind: ``unigram`` (SigLIP) or ``bpe`` (SigLIP 2, whose tokenizer is Gemma's).
 
     Raises:
         ArtifactError: the values contradict one another.
@@ -70,6 +72,7 @@ class TokenizerSpec:
     pad_id: int
     canonicalisation: Canonicalisation
     context: int
+    kind: Kind = "unigram"
 
     def __post_init__(self) -> None:
         count = len(self.pieces)
@@ -94,6 +97,8 @@ class TokenizerSpec:
                 f"{', '.join(CANONICALISATIONS)}",
                 hint="a newer version of sigrun may know it",
             )
+        if self.kind not in MODEL_TYPES:
+            raise _contradiction(f"its kind is {self.kind!r}; known are {', '.join(MODEL_TYPES)}")
         if not 2 <= self.context <= _MAX_CONTEXT:
             raise _contradiction(f"the context is {self.context} ids")
 
@@ -111,7 +116,7 @@ def model_proto(spec: TokenizerSpec) -> bytes:
     """
     trainer = b"".join(
         (
-            _number(3, _UNIGRAM),
+            _number(3, MODEL_TYPES[spec.kind]),
             _number(4, len(spec.pieces)),
             _number(24, 0),  # treat_whitespace_as_suffix
             _number(35, spec.byte_fallback),

@@ -19,6 +19,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import tests.torchvision_without_cuda  # noqa: F401
 from sigrun.pixels import Preprocessing
 from sigrun.spm import model_proto
 from tests.real_tokenizer import DATA, real_spec

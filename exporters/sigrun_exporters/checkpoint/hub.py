@@ -8,14 +8,20 @@ from pathlib import Path
 
 from sigrun.errors import CheckpointError
 
-WANTED = (
+SMALL = (
     "README.md",  # for the licence in its front matter
     "config.json",
+    "open_clip_config.json",
     "preprocessor_config.json",
     "tokenizer_config.json",
     "spiece.model",
-    "model.safetensors",
+    "tokenizer.model",
+    "tokenizer.json",
+    "model.safetensors.index.json",
+    "open_clip_model.safetensors.index.json",
 )
+"""What any layout may need beside its weights. It comes first, for it tells which weights are wanted: repositories
+often hold the same ones in several formats, gigabytes each."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WAY_OUT = "pass a local folder with the checkpoint's files, or try: make demo"
 
@@ -59,6 +65,18 @@ def locate(model: str, revision: str | None = None) -> Folder:
     return _fetch(model, revision)
 
 
+def _stems(small: Path) -> list[str]:
+    """Names of weights that go with the small files, the better first."""
+    openclip = ["open_clip_model"] if (small / "open_clip_config.json").exists() else []
+    return [*openclip, "model"] if (small / "config.json").exists() or not openclip else openclip
+
+
+def _patterns(small: Path, stem: str) -> list[str]:
+    """What to fetch for weights of that name."""
+    split = (small / f"{stem}.safetensors.index.json").exists()
+    return [f"{stem}.safetensors", *([f"{stem}-*-of-*.safetensors"] if split else [])]
+
+
 def _fetch(model: str, revision: str | None) -> Folder:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -70,7 +88,12 @@ def _fetch(model: str, revision: str | None) -> Folder:
     )
 
     try:
-        found = snapshot_download(model, revision=revision, allow_patterns=list(WANTED))
+        path = Path(snapshot_download(model, revision=revision, allow_patterns=list(SMALL)))
+        commit = _commit(path) or revision
+        for stem in _stems(path):
+            snapshot_download(model, revision=commit, allow_patterns=_patterns(path, stem))
+            if any(path.glob(f"{stem}*.safetensors")):
+                break
     except GatedRepoError as error:
         raise CheckpointError(
             f"{model}: the hub asks for a login before it gives this model", hint="run: hf auth login"
@@ -86,6 +109,9 @@ def _fetch(model: str, revision: str | None) -> Folder:
         raise CheckpointError(
             f"{model}: not a folder here, and the hub cannot be reached: {reason}", hint=_WAY_OUT
         ) from error
-    path = Path(found)
-    # The hub's cache names a snapshot's folder by its commit.
-    return Folder(path, model, path.name if re.fullmatch(r"[0-9a-f]{40}", path.name) else revision)
+    return Folder(path, model, commit)
+
+
+def _commit(path: Path) -> str | None:
+    """The hub's cache names a snapshot's folder by its commit."""
+    return path.name if re.fullmatch(r"[0-9a-f]{40}", path.name) else None

@@ -21,10 +21,10 @@ class Checkpoint:
 
     Attributes:
         name: short name for files, such as ``siglip-so400m-patch14-384``.
-        architecture: both towers.
+        architecture: its towers.
         preprocessing: how pictures become pixel values.
-        tokenizer: what cuts text into tokens.
-        scoring: logit scale and bias.
+        tokenizer: what cuts text into tokens; none without a text tower.
+        scoring: logit scale and bias; none without both towers.
         read: one tensor by its GGUF name as float32 of the architecture's shape.
         source: where it came from; called once, it hashes the files.
         nbytes: bytes of its weights.
@@ -33,8 +33,8 @@ class Checkpoint:
     name: str
     architecture: Architecture
     preprocessing: Preprocessing
-    tokenizer: TokenizerSpec
-    scoring: Scoring
+    tokenizer: TokenizerSpec | None
+    scoring: Scoring | None
     read: Callable[[str], NDArray[np.float32]]
     source: Callable[[], Source]
     nbytes: int
