@@ -6,6 +6,7 @@ weights, and the weight-free ONNX graphs that run them.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ from sigrun.gguf import GgufFile
 from sigrun.int8 import Int8, to_int8
 from sigrun.manifest import KEY, TOWERS, Manifest, StoredTensor, TowerName
 from sigrun.nbits import NBits, to_nbits
-from sigrun.tokens import TokenizerSpec
+from sigrun.spm import Kind, TokenizerSpec
 
 ARCHITECTURE = "siglip"
 TOKEN_TABLE = "t.token_embd.weight"
+TOKENIZER_MODELS: dict[str, Kind] = {"t5": "unigram", "llama": "bpe"}
+"""``tokenizer.ggml.model``, as llama.cpp names them, by the kind of SentencePiece model."""
 COPIED_BYTES = 1 << 20  # smaller f32 weights are copied out of the file
 
 
@@ -37,6 +40,11 @@ class ArtifactTensor:
     shape: tuple[int, ...]
     encoding: str
     nbytes: int
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
 
 
 class Artifact:
@@ -154,12 +162,13 @@ class Artifact:
         return to_int8(tensor.encoding, self.data(name), rows, columns, most)
 
     def token_rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Rows of the token table: ids [n] → float32 [n, width]. Only the blocks of those rows are read."""
+        """Rows of the token table: ids of any shape → float32 [..., width]. Only the blocks of those rows are read."""
         table = self.tensors[TOKEN_TABLE]
         rows, columns = table.shape
         if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= rows):
             raise ArtifactError(f"{self.path}: a token id lies outside the token table of {rows:,} rows")
-        return blocks.rows_of(table.encoding, self.data(TOKEN_TABLE), columns, ids)
+        found = blocks.rows_of(table.encoding, self.data(TOKEN_TABLE), columns, ids.reshape(-1))
+        return found.reshape(*ids.shape, columns)
 
     def tokenizer(self) -> TokenizerSpec:
         """What cuts text into tokens."""
@@ -224,7 +233,7 @@ def _check_towers(file: GgufFile, manifest: Manifest) -> None:
                     raise fail(
                         f"the {tower} graph of form '{form}' asks for '{name}', which is not in the file"
                     )
-                if packing != "dense" and len(tensor.shape) != 2:
+                if packing not in ("dense", "dense16") and len(tensor.shape) != 2:
                     raise fail(
                         f"the {tower} graph of form '{form}' takes '{name}' as a matrix, which it is not"
                     )
@@ -238,6 +247,10 @@ def _check_towers(file: GgufFile, manifest: Manifest) -> None:
             raise fail(f"siglip.text.context_length is {context!r}, but the manifest's text tower differs")
         if TOKEN_TABLE not in manifest.tensors:
             raise fail(f"has a text graph but no token table '{TOKEN_TABLE}'")
+        if manifest.canonicalisation is None:
+            raise fail("has a text tower, but the manifest names no canonicalisation of texts")
+        if "image" in manifest.graphs and manifest.scoring is None:
+            raise fail("has both towers, but the manifest has no scoring constants")
 
 
 def _tokenizer_spec(file: GgufFile, manifest: Manifest) -> TokenizerSpec:
@@ -247,9 +260,13 @@ def _tokenizer_spec(file: GgufFile, manifest: Manifest) -> TokenizerSpec:
             raise ArtifactError(f"{file.path}: tokenizer.ggml.{key} is missing or of a wrong type")
         return value
 
-    if get("model", str) != "t5":
+    if manifest.canonicalisation is None:
+        raise ArtifactError(f"{file.path}: has no text tower, so no tokenizer")
+    kind = TOKENIZER_MODELS.get(get("model", str))
+    if kind is None:
         raise ArtifactError(
-            f"{file.path}: tokenizer.ggml.model is not 't5', the unigram kind that SigLIP uses"
+            f"{file.path}: tokenizer.ggml.model is {get('model', str)!r}; SigLIP's are "
+            + " and ".join(f"'{name}' ({kind})" for name, kind in TOKENIZER_MODELS.items())
         )
     context = file.metadata.get("siglip.text.context_length")
     if not isinstance(context, int) or not 1 <= context <= 4096:
@@ -259,11 +276,14 @@ def _tokenizer_spec(file: GgufFile, manifest: Manifest) -> TokenizerSpec:
     types = np.asarray(get("token_type", np.ndarray), np.int32)
     if not len(pieces) == len(scores) == len(types):
         raise ArtifactError(f"{file.path}: tokens, scores and types of the tokenizer differ in number")
+    # A GGUF array cannot be empty, so no rules are no key.
+    rules = "tokenizer.ggml.precompiled_charsmap" in file.metadata
+    charsmap = get("precompiled_charsmap", np.ndarray) if rules else np.empty(0, np.uint8)
     return TokenizerSpec(
         pieces=tuple(pieces),
         scores=scores,
         types=types,
-        charsmap=np.asarray(get("precompiled_charsmap", np.ndarray), np.uint8).tobytes(),
+        charsmap=np.asarray(charsmap, np.uint8).tobytes(),
         add_dummy_prefix=get("add_space_prefix", bool),
         remove_extra_whitespaces=get("remove_extra_whitespaces", bool),
         escape_whitespaces=get("escape_whitespaces", bool),
@@ -273,4 +293,5 @@ def _tokenizer_spec(file: GgufFile, manifest: Manifest) -> TokenizerSpec:
         pad_id=get("padding_token_id", int),
         canonicalisation=manifest.canonicalisation,
         context=context,
+        kind=kind,
     )

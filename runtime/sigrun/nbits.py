@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sigrun.blocks import (
     BLOCKS,
@@ -26,6 +27,10 @@ from sigrun.blocks import (
     unpack_q6_k,
 )
 from sigrun.errors import ArtifactError
+
+Halves = NDArray[np.float16]
+MIDDLE_Q5_K = 16  # of the numbers 0-31
+FLAT = 2.0**15  # 15 / FLAT is less than float16's rounding, 2^-11
 
 
 class NBitsForm(NamedTuple):
@@ -52,7 +57,7 @@ class NBits:
         bits: 4 or 8 bits a weight.
         block_size: consecutive weights of a row that share a scale.
         q: uint8 [N, K / block_size, block_size * bits / 8]; at 4 bits weight 2i is the low nibble of byte i.
-        scales: float32 [N, K / block_size].
+        scales: float32 [N, K / block_size]; float16 here and below in what :meth:`half` gives.
         zeros: float32 zero points [N, K / block_size], or None for the operator's default (128 at 8 bits).
         minima: float32 [N, K / block_size], or None for zeros. The operator knows no minimum: what it adds up to is
             the sums of the activations over each block, times these, and the graph subtracts that.
@@ -61,18 +66,52 @@ class NBits:
     bits: Literal[4, 8]
     block_size: int
     q: Bytes
-    scales: Floats
-    zeros: Floats | None = None
-    minima: Floats | None = None
+    scales: Floats | Halves
+    zeros: Floats | Halves | None = None
+    minima: Floats | Halves | None = None
 
-    def parts(self) -> dict[str, Bytes | Floats]:
+    def parts(self) -> dict[str, Bytes | Floats | Halves]:
         """The arrays there are, by field name: what a graph takes as one initializer each."""
-        found: dict[str, Bytes | Floats] = {"q": self.q, "scales": self.scales}
+        found: dict[str, Bytes | Floats | Halves] = {"q": self.q, "scales": self.scales}
         if self.zeros is not None:
             found["zeros"] = self.zeros
         if self.minima is not None:
             found["minima"] = self.minima
         return found
+
+    def half(self) -> NBits:
+        """The same matrix with float16 for float32, for an operator whose activations are float16.
+
+        Scales are rounded to float16. A zero point is taken anew from the rounded scale and a minimum moved to the
+        middle of its block, so that a block's offset is off by no more than one rounding to float16 too.
+        """
+        scales = _halved(self.scales)
+        if self.zeros is not None:
+            return self._half_zeros(scales, self.scales * self.zeros)
+        if self.minima is None:
+            return NBits(self.bits, self.block_size, self.q, scales)
+        # With all numbers of a block above zero, products with activations whose mean is not zero would be far
+        # larger than what is left of them after the minima, and float16 would round that away.
+        q = self.q - np.uint8(MIDDLE_Q5_K)
+        minima = _halved(self.minima - self.scales * np.float32(MIDDLE_Q5_K))
+        return NBits(self.bits, self.block_size, q, scales, minima=minima)
+
+    def _half_zeros(self, scales: Halves, minima: Floats) -> NBits:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            zeros = minima / scales
+        q = self.q
+        # What is left of a block whose minimum lies many steps deep is that minimum: 15 steps are less than the
+        # rounding of it. Its zero point might not fit float16.
+        flat = ~(np.abs(zeros) <= FLAT)
+        if flat.any():
+            q = q.copy()
+            q[flat], zeros[flat], scales[flat] = 0, 1, _halved(minima[flat])
+        return NBits(self.bits, self.block_size, q, scales, zeros=_halved(zeros))
+
+
+def _halved(values: Floats | Halves) -> Halves:
+    with np.errstate(over="ignore"):  # what float16 cannot hold shows in the result, which is checked
+        return values.astype(np.float16)
 
 
 def to_nbits(encoding: str, data: Bytes, rows: int, columns: int) -> NBits:

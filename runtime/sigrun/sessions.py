@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from sigrun.int8 import largest
 from sigrun.manifest import Packing, TowerName
 from sigrun.onnx_runtime import onnxruntime
 
-FORMS = ("exact", "int8")
-Array = NDArray[np.float32] | NDArray[np.uint8] | NDArray[np.int8]
+FORMS = ("exact", "int8", "f16", "w4f16")
+Array = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint8] | NDArray[np.int8]
 EXTERNAL = Path(__file__).parent / "external"
 PROVIDERS = {"cpu": "CPUExecutionProvider"}
 EMBEDDING: dict[TowerName, str] = {"image": "image_embeds", "text": "text_embeds"}
@@ -39,6 +39,10 @@ class TowerSession:
         tower: ``image`` or ``text``.
         form: the compute form.
         threads: threads within one run.
+        graph: a serialized graph and how it takes each weight, to be run with the file's weights instead of the
+            graph that the file holds for ``form``.
+        optimised: let ONNX Runtime rewrite the graph for speed. Without, nodes are computed as they stand there, one
+            after the other.
 
     Attributes:
         width: length of an embedding.
@@ -49,13 +53,23 @@ class TowerSession:
         ProviderError: ONNX Runtime refuses the graph.
     """
 
-    def __init__(self, artifact: Artifact, tower: TowerName, form: str, threads: int) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        tower: TowerName,
+        form: str,
+        threads: int,
+        graph: tuple[bytes, Mapping[str, Packing]] | None = None,
+        *,
+        optimised: bool = True,
+    ) -> None:
         self.tower = tower
         self.form = form
         self._where = artifact.path
         ort = onnxruntime()  # first: without it there is nothing to unpack for
-        graph = artifact.graph(tower, form)
-        weights = artifact.manifest.graphs[tower][form].weights
+        if graph is None:
+            graph = artifact.graph(tower, form), artifact.manifest.graphs[tower][form].weights
+        model, weights = graph
         arrays = _unpack(artifact, list(weights.items()), threads)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -63,10 +77,14 @@ class TowerSession:
         options.log_severity_level = 3
         # Memory patterns would keep the largest buffers of every batch size seen, and make nothing faster here.
         options.enable_mem_pattern = False
-        self._weights = _hand_over(options, arrays)
+        if not optimised:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            # In the order of the graph: by default all nodes come first that take nothing but weights.
+            options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+        self._weights = _hand_over(options, arrays, optimised)
         try:
             self._session = ort.InferenceSession(
-                graph,
+                model,
                 options,
                 providers=[PROVIDERS["cpu"]],
                 # Folding constants would read weights from the file that the graph names, which is empty.
@@ -123,7 +141,7 @@ class TowerSession:
         return result
 
 
-def _hand_over(options: Any, arrays: dict[str, Array]) -> list[object]:
+def _hand_over(options: Any, arrays: dict[str, Array], optimised: bool) -> list[object]:
     """Give a session its weights; the result must live as long as the session.
 
     Where kernels multiply by the arrays as they are, the session works on these very arrays. Matrices that kernels
@@ -139,7 +157,7 @@ def _hand_over(options: Any, arrays: dict[str, Array]) -> list[object]:
     # there, and is empty, so that reading from it would fail loudly.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(EXTERNAL))
     ort = onnxruntime()
-    copied = {name: a for name, a in arrays.items() if _laid_out_anew(name, a) and a.flags.owndata}
+    copied = {name: a for name, a in arrays.items() if _laid_out_anew(name, a, optimised) and a.flags.owndata}
     options.add_external_initializers(
         list(copied), [ort.OrtValue.ortvalue_from_numpy(a) for a in copied.values()]
     )
@@ -151,8 +169,11 @@ def _hand_over(options: Any, arrays: dict[str, Array]) -> list[object]:
     return list(kept.values())
 
 
-def _laid_out_anew(name: str, array: Array) -> bool:
-    """Dense and int8 matrices; what MatMulNBits takes is used as it is."""
+def _laid_out_anew(name: str, array: Array, optimised: bool) -> bool:
+    """Dense and int8 matrices; what MatMulNBits takes is used as it is. All of float16 where the graph is optimised:
+    for the CPU, which has no kernels for it, ONNX Runtime makes float32 of it inside the graph."""
+    if array.dtype == np.float16:
+        return optimised
     if array.dtype == np.int8:
         return True
     return (
@@ -176,8 +197,14 @@ def _unpack(artifact: Artifact, weights: list[tuple[str, Packing]], threads: int
 def _initializers(artifact: Artifact, name: str, packing: Packing, most: int) -> Iterator[tuple[str, Array]]:
     if packing == "dense":
         yield name, artifact.dense(name)
-    elif packing == "nbits":
-        for part, array in artifact.nbits(name).parts().items():
+    elif packing == "dense16":
+        with np.errstate(
+            over="ignore"
+        ):  # a weight that float16 cannot hold shows in the result, which is checked
+            yield name, artifact.dense(name).astype(np.float16)
+    elif packing in ("nbits", "nbits16"):
+        packed = artifact.nbits(name)
+        for part, array in (packed.half() if packing == "nbits16" else packed).parts().items():
             yield f"{name}.{part}", array
     else:
         rounded = artifact.int8(name, most)

@@ -1,6 +1,7 @@
 """Writes the towers' ONNX graphs."""
 
+from sigrun_exporters.graph.barriers import with_barriers
 from sigrun_exporters.graph.linear import FORMS, Form
-from sigrun_exporters.graph.towers import Graph, build
+from sigrun_exporters.graph.towers import Graph, Graphs, build, matrices
 
-__all__ = ["FORMS", "Form", "Graph", "build"]
+__all__ = ["FORMS", "Form", "Graph", "Graphs", "build", "matrices", "with_barriers"]

@@ -7,7 +7,7 @@ bundle writer fills in where they lie on disk. Small constants (shapes, scales) 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -21,7 +21,13 @@ MICROSOFT = "com.microsoft"
 MICROSOFT_VERSION = 1
 IR_VERSION = 10
 ELSEWHERE = "weights"  # the location that external initializers name; never a file of that name
-_TYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8, "int8": TensorProto.INT8}
+Real = Literal["float32", "float16"]
+_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "uint8": TensorProto.UINT8,
+    "int8": TensorProto.INT8,
+}
 
 Value = str
 """The name of a value in the graph."""
@@ -39,6 +45,8 @@ class GraphBuilder:
         self._outputs: list[onnx.ValueInfoProto] = []
         self._scope: list[str] = []
         self._counts: dict[str, int] = {}
+        self._half: set[Value] = set()  # values of type float16; all others are float32
+        self._cast: dict[tuple[Value, Real], Value] = {}
 
     def input(self, name: str, shape: Sequence[int | str]) -> Value:
         """A float32 input; extents given as words are free."""
@@ -47,11 +55,12 @@ class GraphBuilder:
 
     def output(self, value: Value, name: str, shape: Sequence[int | str]) -> None:
         """Give ``value`` out under ``name``, float32."""
+        value = self.cast(value, "float32")
         self._nodes.append(helper.make_node("Identity", [value], [name], name=f"output/{name}"))
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
 
     def node(self, op: str, *inputs: Value, domain: str = "", name: str = "", **attributes: Any) -> Value:
-        """Add a node with one output and give its name."""
+        """Add a node with one output, of its first input's type, and give its name."""
         label = name or op
         count = self._counts.get(label, 0)
         self._counts[label] = count + 1
@@ -59,7 +68,26 @@ class GraphBuilder:
         self._nodes.append(
             helper.make_node(op, list(inputs), [unique], name=unique, domain=domain, **attributes)
         )
+        if inputs[0] in self._half:
+            self._half.add(unique)
         return unique
+
+    def is_half(self, value: Value) -> bool:
+        """Whether ``value`` is float16."""
+        return value in self._half
+
+    def cast(self, value: Value, to: Real) -> Value:
+        """``value`` as float32 or float16; itself if that is its type, and cast once however often it is asked for."""
+        if (value in self._half) == (to == "float16"):
+            return value
+        if (value, to) not in self._cast:
+            cast = self._cast[value, to] = self.node("Cast", value, to=_TYPES[to])
+            self._cast[cast, "float16" if to == "float32" else "float32"] = value
+            if to == "float16":
+                self._half.add(cast)
+            else:
+                self._half.discard(cast)  # a node takes its first input's type, but not this one
+        return self._cast[value, to]
 
     def constant(self, array: NDArray[Any]) -> Value:
         """A small inline constant; equal ones are shared."""
@@ -80,12 +108,19 @@ class GraphBuilder:
             tensor.data_location = TensorProto.EXTERNAL
             tensor.external_data.add(key="location", value=ELSEWHERE)
             self._initializers[name] = tensor
+            if dtype == "float16":
+                self._half.add(name)
         return name
 
     def dense(self, name: str, shape: Sequence[int]) -> Value:
         """Declare a weight that the graph takes as float32."""
         self.weights[name] = "dense"
         return self.external(name, shape, "float32")
+
+    def dense16(self, name: str, shape: Sequence[int]) -> Value:
+        """Declare a weight that the graph takes as float16."""
+        self.weights[name] = "dense16"
+        return self.external(name, shape, "float16")
 
     def build(self) -> bytes:
         """The serialized model. Equal graphs give equal bytes."""

@@ -7,8 +7,9 @@ pictures or texts one by one. Batch is free everywhere.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -32,39 +33,116 @@ class Graph:
         return hashlib.sha256(self.model).hexdigest()
 
 
-def build(plan: Plan, tower: TowerName, form: Form = "exact") -> Graph:
+Graphs = Mapping[TowerName, Mapping[Form, Graph]]
+"""Tower → compute form → graph."""
+
+
+def build(
+    plan: Plan, tower: TowerName, form: Form = "exact", *, exact: frozenset[str] = frozenset()
+) -> Graph:
     """The graph of one tower in a compute form.
 
     The image graph takes ``pixel_values`` [batch, 3, size, size] and gives ``image_embeds`` [batch, width], unit
     length, and ``last_hidden_state`` [batch, tokens, width]. The text graph takes ``inputs_embeds``
     [batch, context, width], rows of the token table, and gives ``text_embeds`` [batch, projection], unit length.
 
+    Args:
+        plan: the export.
+        tower: ``image`` or ``text``.
+        form: the compute form.
+        exact: names of the layers' matrices that are multiplied in float32 whatever the form.
+
     Raises:
-        ValueError: the model has no such tower.
+        ValueError: the model has no such tower, or ``exact`` names what is no matrix of its layers.
     """
+    parts = tower_parts(plan, tower, form, GraphBuilder(f"siglip_{tower}"), exact=exact)
+    x = parts.stem()
+    for layer in range(parts.tower.layers):
+        x = parts.block(x, layer)
+    parts.head(x)
+    return Graph(parts.graph.build(), dict(parts.graph.weights))
+
+
+def tower_parts(
+    plan: Plan, tower: TowerName, form: Form, graph: GraphBuilder, *, exact: frozenset[str] = frozenset()
+) -> TowerParts:
+    """The parts of a tower, to be added to ``graph``: :meth:`TowerParts.stem`, ``block`` for each layer, ``head``.
+
+    Raises:
+        ValueError: as for :func:`build`.
+    """
+    if unknown := exact - matrices(plan, tower):
+        raise ValueError(f"no matrices of the {tower} tower's layers: {', '.join(sorted(unknown))}")
     architecture = plan.architecture
     if tower == "image" and architecture.image is not None:
-        return _ImageGraph(plan, architecture.image, form).finish()
+        return ImageParts(plan, architecture.image, form, graph, exact)
     if tower == "text" and architecture.text is not None:
-        return _TextGraph(plan, architecture.text, form).finish()
+        return TextParts(plan, architecture.text, form, graph, exact)
     raise ValueError(f"the model has no {tower} tower")
 
 
-class _TowerGraph:
-    """What both towers share: layers of attention and MLP on [n, width]."""
+def matrices(plan: Plan, tower: TowerName) -> frozenset[str]:
+    """Names of the matrices of a tower's layers: what the compute forms multiply differently."""
+    return frozenset(
+        t.spec.name for t in plan.of(tower) if t.spec.kind == "linear" and t.spec.layer is not None
+    )
 
-    def __init__(self, plan: Plan, tower: Tower, name: TowerName, tokens: int, form: Form) -> None:
-        self.graph = GraphBuilder(f"siglip_{name}")
+
+class TowerParts(ABC):
+    """What both towers share: layers of attention and MLP on [n, width].
+
+    The forms with float16 use it within a layer's attention and within its MLP. What flows from layer to layer and is
+    added to, the layer norms, and all before and after the layers stay float32.
+    """
+
+    prefix: str
+
+    def __init__(
+        self,
+        plan: Plan,
+        tower: Tower,
+        name: TowerName,
+        form: Form,
+        graph: GraphBuilder,
+        exact: frozenset[str],
+    ) -> None:
+        self.graph = graph
         self.plans = {t.spec.name: t for t in plan.of(name)}
         self.tower = tower
-        self.tokens = tokens
         self.form = form
+        self.exact = exact
+        self.observed: dict[str, Value] = {}  # matrix of a linear layer → the rows it is multiplied with
+
+    @property
+    @abstractmethod
+    def tokens(self) -> int:
+        """Tokens of one item."""
+
+    @abstractmethod
+    def stem(self) -> Value:
+        """From the tower's input to the first layer's: [batch * tokens, width]."""
+
+    @abstractmethod
+    def head(self, x: Value) -> None:
+        """From the last layer's output [batch * tokens, width] to the tower's outputs."""
+
+    def block(self, x: Value, layer: int) -> Value:
+        """One layer: [batch * tokens, width] to the same."""
+        block = f"{self.prefix}.blk.{layer}"
+        normed = self.norm(x, f"{block}.ln1")
+        x = self._add(x, self.attention(normed, normed, block, self.tokens))
+        return self._add(x, self.mlp(self.norm(x, f"{block}.ln2"), block))
+
+    def _add(self, x: Value, change: Value) -> Value:
+        return self.graph.node("Add", x, self.graph.cast(change, "float32"))
 
     def dense(self, name: str) -> Value:
         return self.graph.dense(name, self.plans[name].spec.shape)
 
     def linear(self, x: Value, prefix: str) -> Value:
-        return linear(self.graph, x, self.plans[f"{prefix}.weight"], self.dense(f"{prefix}.bias"), self.form)
+        self.observed[f"{prefix}.weight"] = x
+        weight, bias = self.plans[f"{prefix}.weight"], self.plans[f"{prefix}.bias"]
+        return linear(self.graph, x, weight, bias, self.form, exact=weight.spec.name in self.exact)
 
     def norm(self, x: Value, prefix: str) -> Value:
         return self.graph.node(
@@ -79,7 +157,8 @@ class _TowerGraph:
 
     def mlp(self, x: Value, prefix: str) -> Value:
         hidden = self.linear(x, f"{prefix}.ffn_up")
-        activated = self.graph.node("FastGelu", hidden, domain=MICROSOFT, name=f"{prefix}.gelu")
+        gelu = {"gelu_tanh": "FastGelu", "gelu": "Gelu"}[self.tower.activation]
+        activated = self.graph.node(gelu, hidden, domain=MICROSOFT, name=f"{prefix}.gelu")
         return self.linear(activated, f"{prefix}.ffn_down")
 
     def attention(self, queries: Value, tokens: Value, prefix: str, query_count: int) -> Value:
@@ -87,21 +166,33 @@ class _TowerGraph:
 
         ``b`` of the queries is the batch, or 1 for the MAP head's probe, which every picture shares.
         """
-        graph, heads, width = self.graph, self.tower.heads, self.tower.head_width
-        q = self._heads(
-            self.linear(queries, f"{prefix}.attn_q"), query_count, [0, 2, 1, 3]
-        )  # [b, heads, query, width]
-        k = self._heads(
-            self.linear(tokens, f"{prefix}.attn_k"), self.tokens, [0, 2, 3, 1]
-        )  # [b, heads, width, token]
-        v = self._heads(
-            self.linear(tokens, f"{prefix}.attn_v"), self.tokens, [0, 2, 1, 3]
-        )  # [b, heads, token, width]
-        scaled = graph.node("Mul", q, graph.constant(np.array(width**-0.5, np.float32)))
-        shares = graph.node("Softmax", graph.node("MatMul", scaled, k), axis=-1)  # [b, heads, query, token]
-        mixed = graph.node("Transpose", graph.node("MatMul", shares, v), perm=[0, 2, 1, 3])
-        flat = graph.node("Reshape", mixed, graph.shape(-1, heads * width))
+        q = self.linear(queries, f"{prefix}.attn_q")
+        k = self.linear(tokens, f"{prefix}.attn_k")
+        v = self.linear(tokens, f"{prefix}.attn_v")
+        half = all(self.graph.is_half(x) for x in (q, k, v))
+        mixed = self._attend_half(q, k, v) if half else self._attend(q, k, v, query_count)
+        flat = self.graph.node("Reshape", mixed, self.graph.shape(-1, self.tower.width))
         return self.linear(flat, f"{prefix}.attn_out")
+
+    def _attend(self, q: Value, k: Value, v: Value, query_count: int) -> Value:
+        """Attention in float32, step by step: [b, query, heads, head width]."""
+        graph = self.graph
+        q, k, v = (graph.cast(x, "float32") for x in (q, k, v))
+        q = self._heads(q, query_count, [0, 2, 1, 3])  # [b, heads, query, width]
+        k = self._heads(k, self.tokens, [0, 2, 3, 1])  # [b, heads, width, token]
+        v = self._heads(v, self.tokens, [0, 2, 1, 3])  # [b, heads, token, width]
+        scaled = graph.node("Mul", q, graph.constant(np.array(self.tower.head_width**-0.5, np.float32)))
+        shares = graph.node("Softmax", graph.node("MatMul", scaled, k), axis=-1)  # [b, heads, query, token]
+        return graph.node("Transpose", graph.node("MatMul", shares, v), perm=[0, 2, 1, 3])
+
+    def _attend_half(self, q: Value, k: Value, v: Value) -> Value:
+        """Attention in float16 as one operator: [b, query, width].
+
+        Its kernels for GPUs keep products and softmax in float32, and hold no [query, token] matrix in memory.
+        """
+        shape = self.graph.shape(-1, self.tokens, self.tower.width)
+        by_item = (self.graph.node("Reshape", x, shape) for x in (q, k, v))
+        return self.graph.node("MultiHeadAttention", *by_item, domain=MICROSOFT, num_heads=self.tower.heads)
 
     def _heads(self, x: Value, tokens: int, order: list[int]) -> Value:
         split = self.graph.node(
@@ -109,29 +200,32 @@ class _TowerGraph:
         )
         return self.graph.node("Transpose", split, perm=order)
 
-    def layers(self, x: Value, prefix: str) -> Value:
-        for layer in range(self.tower.layers):
-            block = f"{prefix}.blk.{layer}"
-            normed = self.norm(x, f"{block}.ln1")
-            x = self.graph.node("Add", x, self.attention(normed, normed, block, self.tokens))
-            x = self.graph.node("Add", x, self.mlp(self.norm(x, f"{block}.ln2"), block))
-        return x
-
     def embedding(self, x: Value, name: str, length: int) -> None:
         """Give x [batch, length] out at unit length."""
         self.graph.output(self.graph.node("LpNormalization", x, axis=-1, p=2), name, ("batch", length))
 
-    def finish(self) -> Graph:
-        return Graph(self.graph.build(), dict(self.graph.weights))
 
+class ImageParts(TowerParts):
+    """The image tower: patches, layers, MAP head."""
 
-class _ImageGraph(_TowerGraph):
-    def __init__(self, plan: Plan, tower: ImageTower, form: Form) -> None:
-        super().__init__(plan, tower, "image", tower.tokens, form)
-        graph, grid, patch = self.graph, tower.grid, tower.patch_size
-        pixels: Any = graph.input("pixel_values", ("batch", 3, tower.image_size, tower.image_size))
+    prefix = "v"
+
+    def __init__(
+        self, plan: Plan, tower: ImageTower, form: Form, graph: GraphBuilder, exact: frozenset[str]
+    ) -> None:
+        super().__init__(plan, tower, "image", form, graph, exact)
+        self.image = tower
+
+    @property
+    def tokens(self) -> int:
+        return self.image.tokens
+
+    def stem(self) -> Value:
+        """``pixel_values`` to patch tokens with their positions."""
+        graph, grid, patch, side = self.graph, self.image.grid, self.image.patch_size, self.image.image_size
+        pixels: Value = graph.input("pixel_values", ("batch", 3, side, side))
         seen = grid * patch
-        if seen != tower.image_size:  # pixels beyond the last whole patch are not seen
+        if seen != side:  # pixels beyond the last whole patch are not seen
             pixels = graph.node(
                 "Slice", pixels, graph.shape(0, 0), graph.shape(seen, seen), graph.shape(2, 3)
             )
@@ -142,33 +236,55 @@ class _ImageGraph(_TowerGraph):
             graph.node("Transpose", cut, perm=[0, 2, 4, 1, 3, 5]),
             graph.shape(-1, 3 * patch * patch),
         )
-        x = self.positioned(self.linear(patches, "v.patch_embd"), "v.position_embd.weight")
-        hidden = self.norm(self.layers(x, "v"), "v.post_ln")
+        return self._positioned(self.linear(patches, "v.patch_embd"), "v.position_embd.weight")
+
+    def head(self, x: Value) -> None:
+        """Final norm, then the probe attends over the tokens: ``last_hidden_state`` and ``image_embeds``."""
+        graph, width = self.graph, self.tower.width
+        hidden = self.norm(x, "v.post_ln")
         graph.output(
-            graph.node("Reshape", hidden, graph.shape(-1, tower.tokens, tower.width)),
+            graph.node("Reshape", hidden, graph.shape(-1, self.tokens, width)),
             "last_hidden_state",
-            ("batch", tower.tokens, tower.width),
+            ("batch", self.tokens, width),
         )
-        probe = graph.node("Reshape", self.dense("v.head.probe"), graph.shape(1, tower.width))
+        probe = graph.node("Reshape", self.dense("v.head.probe"), graph.shape(1, width))
         pooled = self.attention(probe, hidden, "v.head", 1)  # [b, width]
         pooled = graph.node("Add", pooled, self.mlp(self.norm(pooled, "v.head.ln"), "v.head"))
-        self.embedding(pooled, "image_embeds", tower.embedding)
+        self.embedding(pooled, "image_embeds", self.image.embedding)
 
-    def positioned(self, x: Value, name: str) -> Value:
+    def _positioned(self, x: Value, name: str) -> Value:
         """Add learned positions [tokens, width] to x [b * tokens, width]."""
         graph, width = self.graph, self.tower.width
         by_item = graph.node("Reshape", x, graph.shape(-1, self.tokens, width))
         return graph.node("Reshape", graph.node("Add", by_item, self.dense(name)), graph.shape(-1, width))
 
 
-class _TextGraph(_TowerGraph):
-    def __init__(self, plan: Plan, tower: TextTower, form: Form) -> None:
-        super().__init__(plan, tower, "text", tower.tokens, form)
-        graph = self.graph
+class TextParts(TowerParts):
+    """The text tower: rows of the token table, layers, the last position, a linear head."""
+
+    prefix = "t"
+
+    def __init__(
+        self, plan: Plan, tower: TextTower, form: Form, graph: GraphBuilder, exact: frozenset[str]
+    ) -> None:
+        super().__init__(plan, tower, "text", form, graph, exact)
+        self.text = tower
+
+    @property
+    def tokens(self) -> int:
+        return self.text.context
+
+    def stem(self) -> Value:
+        """``inputs_embeds`` with their positions."""
+        graph, tower = self.graph, self.text
         tokens = graph.input("inputs_embeds", ("batch", tower.context, tower.width))
         x = graph.node("Add", tokens, self.dense("t.position_embd.weight"))
-        hidden = self.layers(graph.node("Reshape", x, graph.shape(-1, tower.width)), "t")
-        by_text = graph.node("Reshape", hidden, graph.shape(-1, tower.context, tower.width))
+        return graph.node("Reshape", x, graph.shape(-1, tower.width))
+
+    def head(self, x: Value) -> None:
+        """The last position, its norm and projection: ``text_embeds``."""
+        graph, tower = self.graph, self.text
+        by_text = graph.node("Reshape", x, graph.shape(-1, tower.context, tower.width))
         # Pooled at the last position, whatever token stands there; the final norm works on each token alone.
         last = graph.node("Gather", by_text, graph.constant(np.array(tower.context - 1, np.int64)), axis=1)
-        self.embedding(self.linear(self.norm(last, "t.post_ln"), "t.head"), "text_embeds", tower.embedding)
+        self.embedding(self.linear(self.norm(last, "t.post_ln"), "t.head"), "text_embeds", tower.projection)
