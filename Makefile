@@ -24,7 +24,7 @@ REFERENCE_CONSTRAINTS := .ci/constraints-reference.txt
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-reference lint format export export-q4 hwcheck bench clean
+.PHONY: help setup demo test test-reference lint format export export-q4 verify hwcheck bench clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [MODEL=... VARIANT=... OUT=... FORCE=1]"
@@ -75,11 +75,14 @@ format: $(VENV)/.installed-dev  ## format the code and paste current command hel
 	$(BIN)/ruff check --fix .
 	$(BIN)/python docs/paste.py
 
-export: setup  ## convert MODEL to VARIANT under OUT
-	$(BIN)/sigrun-export convert "$(MODEL)" --variant $(VARIANT) -o "$(OUT)" $(if $(FORCE),--force)
+export: setup  ## convert MODEL to VARIANT under OUT (ARGS="--format onnx": more in exporters/README.md)
+	$(BIN)/sigrun-export convert "$(MODEL)" --variant $(VARIANT) -o "$(OUT)" $(if $(FORCE),--force) $(ARGS)
 
 export-q4: override VARIANT := q4_k_m
 export-q4: export  ## convert MODEL to q4_k_m under OUT
+
+verify: setup  ## compare the exported VARIANT under OUT with MODEL once more (ARGS="--against transformers" needs BIN=.venv-reference/bin)
+	$(BIN)/sigrun-export verify "$(OUT)/$(notdir $(MODEL))/$(notdir $(MODEL))-$(VARIANT).gguf" --reference "$(MODEL)" $(ARGS)
 
 hwcheck: setup  ## which variants fit this machine (ARGS="file.gguf" checks a file)
 	$(BIN)/hwcheck $(ARGS)

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sigrun import Score, Siglip
 from sigrun_exporters.checkpoint import open_checkpoint
-from sigrun_exporters.export import export
+from sigrun_exporters.export import Settings, export
 from sigrun_recipes import load
 
 ROOT = Path(__file__).parent.parent
@@ -61,7 +61,9 @@ def main() -> int:
     pictures = sorted(DEMO.glob("*.png"))
     labels = (DEMO / "labels.txt").read_text("utf-8").split("\n")
     with tempfile.TemporaryDirectory() as folder:
-        path = export(open_checkpoint(str(CHECKPOINT)), load("q4_k_m"), Path(folder)).path
+        path = export(
+            open_checkpoint(str(CHECKPOINT)), load("q4_k_m"), Path(folder), Settings(verify=False)
+        ).path
         with Siglip.load(path) as model:
             chosen = model.label_set([label for label in labels if label])
             results = [(p, model.classify(p, chosen)[:TOP]) for p in pictures]

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+import tests.torchvision_without_cuda  # noqa: F401  # before anything that imports torchvision
 from sigrun_exporters.checkpoint import open_checkpoint
-from sigrun_exporters.export import export
+from sigrun_exporters.export import Exported, Settings, export
 from sigrun_recipes import Recipe, load
 from tests import checkpoints
+
+UNVERIFIED = Settings(verify=False)
+"""For tests of something else than the verification."""
 
 
 def roomy(name: str) -> Recipe:
@@ -27,20 +33,31 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_q4(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The random checkpoint as Q4_K_M."""
-    return export(open_checkpoint(str(tiny)), roomy("q4_k_m"), tmp_path_factory.mktemp("models")).path
+    return export(
+        open_checkpoint(str(tiny)), roomy("q4_k_m"), tmp_path_factory.mktemp("models"), UNVERIFIED
+    ).path
 
 
 @pytest.fixture(scope="session")
-def emoji_f32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def emoji_variant(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """The bundled trained model as any variant, verified, as a GGUF file and as ONNX files."""
+    folder = tmp_path_factory.mktemp("models")
+
+    @cache
+    def variant(name: str) -> Exported:
+        settings = Settings(formats=("gguf", "onnx"))
+        return export(open_checkpoint(str(checkpoints.EMOJI)), load(name), folder, settings)
+
+    return variant
+
+
+@pytest.fixture(scope="session")
+def emoji_f32(emoji_variant: Callable[[str], Exported]) -> Path:
     """The bundled trained model, every number as it is."""
-    return export(
-        open_checkpoint(str(checkpoints.EMOJI)), load("f32"), tmp_path_factory.mktemp("models")
-    ).path
+    return emoji_variant("f32").path
 
 
 @pytest.fixture(scope="session")
-def emoji_q4(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def emoji_q4(emoji_variant: Callable[[str], Exported]) -> Path:
     """The bundled trained model as Q4_K_M."""
-    return export(
-        open_checkpoint(str(checkpoints.EMOJI)), load("q4_k_m"), tmp_path_factory.mktemp("models")
-    ).path
+    return emoji_variant("q4_k_m").path

@@ -137,7 +137,7 @@ def swap_graph_blobs(blobs: dict[str, bytes]) -> None:
         (set_in("tensors", "v.blk.0.attn_q.weight", "encoding", value="q6_k"), "but the manifest says"),
         (set_in("architecture", "text", value=None), "architecture.text"),
         (set_in("canonicalisation", value="loud"), "loud"),
-        (set_in("format", value=2), "format is 2"),
+        (set_in("format", value=4), "format is 4"),
         (set_in("source", value=[]), "source"),
     ],
 )

@@ -177,10 +177,15 @@ def test_convert_prints_the_path_and_an_honest_label(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = export_run(capsys, "convert", checkpoints.EMOJI, "--variant", "q4_k_m", "-o", tmp_path)
-    path = Path(out.strip())
+    paths = [Path(line) for line in out.splitlines()]
     assert code == 0
-    assert path.is_file()
-    assert path.is_relative_to(tmp_path)
+    assert all(path.is_file() and path.is_relative_to(tmp_path) for path in paths)
+    assert [path.name.removeprefix("emoji-siglip-patch10-60-q4_k_m") for path in paths] == [
+        ".gguf",
+        ".report.json",
+        ".report.md",
+        ".report.svg",
+    ]
     assert "bits per weight" in err
     code, out, err = export_run(capsys, "convert", checkpoints.EMOJI, "-o", tmp_path)
     assert (code, out) == (1, "")

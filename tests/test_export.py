@@ -20,9 +20,9 @@ import sigrun_exporters.export as export_module
 from sigrun import CheckpointError, OutputError, RecipeError
 from sigrun.artifact import Artifact
 from sigrun_exporters.checkpoint import open_checkpoint
-from sigrun_exporters.export import artifact_path, export
+from sigrun_exporters.export import Names, Settings, export
 from sigrun_recipes import load
-from tests.conftest import roomy
+from tests.conftest import UNVERIFIED, roomy
 
 
 def contents(folder: Path) -> list[str]:
@@ -30,7 +30,7 @@ def contents(folder: Path) -> list[str]:
 
 
 def test_the_same_input_gives_the_same_bytes(tiny: Path, tiny_q4: Path, tmp_path: Path) -> None:
-    again = export(open_checkpoint(str(tiny)), roomy("q4_k_m"), tmp_path).path
+    again = export(open_checkpoint(str(tiny)), roomy("q4_k_m"), tmp_path, UNVERIFIED).path
     assert again.read_bytes() == tiny_q4.read_bytes()
 
 
@@ -120,9 +120,9 @@ def test_the_manifest_names_its_source(tiny: Path, tiny_q4: Path) -> None:
 def test_variants_share_a_space_and_other_weights_do_not(tiny: Path, tiny_q4: Path, tmp_path: Path) -> None:
     from tests import checkpoints
 
-    f32 = export(open_checkpoint(str(tiny)), load("f32"), tmp_path).path
+    f32 = export(open_checkpoint(str(tiny)), load("f32"), tmp_path, UNVERIFIED).path
     other = checkpoints.write(tmp_path / "other" / "tiny", seed=1)
-    other_q4 = export(open_checkpoint(str(other)), roomy("q4_k_m"), tmp_path / "b").path
+    other_q4 = export(open_checkpoint(str(other)), roomy("q4_k_m"), tmp_path / "b", UNVERIFIED).path
     spaces, hashes = [], []
     for path in (tiny_q4, f32, other_q4):
         with Artifact.open(path) as artifact:
@@ -133,14 +133,14 @@ def test_variants_share_a_space_and_other_weights_do_not(tiny: Path, tiny_q4: Pa
 
 
 def test_an_existing_file_is_kept_unless_forced(tiny: Path, tmp_path: Path) -> None:
-    path = artifact_path(tmp_path, "tiny", "f32")
+    path = Names.of(tmp_path, "tiny", "f32").file(".gguf")
     path.parent.mkdir(parents=True)
     path.write_text("precious")
     with pytest.raises(OutputError, match="exists already") as caught:
-        export(open_checkpoint(str(tiny)), load("f32"), tmp_path)
+        export(open_checkpoint(str(tiny)), load("f32"), tmp_path, UNVERIFIED)
     assert "--force" in str(caught.value)
     assert path.read_text() == "precious"
-    export(open_checkpoint(str(tiny)), load("f32"), tmp_path, force=True)
+    export(open_checkpoint(str(tiny)), load("f32"), tmp_path, Settings(verify=False, force=True))
     assert path.stat().st_size > 1_000_000
 
 
@@ -169,7 +169,7 @@ def test_a_failed_write_leaves_nothing(
 
     monkeypatch.setattr(export_module, "write_gguf", failing)
     with pytest.raises(raised, match=says):
-        export(open_checkpoint(str(tiny)), load("f32"), tmp_path)
+        export(open_checkpoint(str(tiny)), load("f32"), tmp_path, UNVERIFIED)
     assert written
     assert contents(tmp_path) == []
 
@@ -182,14 +182,14 @@ def test_a_full_disk_is_seen_before_work_begins(
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
     with pytest.raises(OutputError, match="the disk has 1 MiB free"):
-        export(open_checkpoint(str(tiny)), load("f32"), tmp_path)
+        export(open_checkpoint(str(tiny)), load("f32"), tmp_path, UNVERIFIED)
     assert contents(tmp_path) == []
 
 
 def test_an_output_folder_that_cannot_be(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
-        export(open_checkpoint(str(tiny)), load("f32"), tmp_path / "file")
+        export(open_checkpoint(str(tiny)), load("f32"), tmp_path / "file", UNVERIFIED)
 
 
 def test_a_tensor_that_does_not_fit_f16_is_named(tiny: Path, tmp_path: Path) -> None:
@@ -201,13 +201,13 @@ def test_a_tensor_that_does_not_fit_f16_is_named(tiny: Path, tmp_path: Path) -> 
 
     object.__setattr__(checkpoint, "read", huge)
     with pytest.raises(CheckpointError, match=r"'v\.patch_embd\.weight' cannot be stored as f16"):
-        export(checkpoint, roomy("q4_k_m"), tmp_path)
+        export(checkpoint, roomy("q4_k_m"), tmp_path, UNVERIFIED)
     assert contents(tmp_path) == []
 
 
 def test_a_recipe_beyond_its_limit_writes_nothing(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"more than the 6\.25 that the label allows"):
-        export(open_checkpoint(str(tiny)), load("q4_k_m"), tmp_path)
+        export(open_checkpoint(str(tiny)), load("q4_k_m"), tmp_path, UNVERIFIED)
     assert contents(tmp_path) == []
 
 
@@ -221,7 +221,8 @@ def test_towers_that_compute_differently_are_of_different_spaces(tiny: Path, tmp
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
     spaces = []
     for source in (tiny, folder):
-        path = export(open_checkpoint(str(source)), load("f32"), tmp_path / "models", force=True).path
+        settings = Settings(verify=False, force=True)
+        path = export(open_checkpoint(str(source)), load("f32"), tmp_path / "models", settings).path
         with Artifact.open(path) as artifact:
             spaces.append(artifact.manifest.space)
     assert spaces[0] != spaces[1]

@@ -16,7 +16,7 @@ from sigrun_exporters.checkpoint import open_checkpoint
 from sigrun_exporters.export import export
 from sigrun_recipes import Architecture, ImageTower, TextTower, load
 from tests import checkpoints
-from tests.conftest import roomy
+from tests.conftest import UNVERIFIED, roomy
 
 pytestmark = pytest.mark.reference
 
@@ -60,7 +60,9 @@ def theirs(folder: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def ours(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Siglip]:
-    path = export(open_checkpoint(str(folder)), load("f32"), tmp_path_factory.mktemp("models")).path
+    path = export(
+        open_checkpoint(str(folder)), load("f32"), tmp_path_factory.mktemp("models"), UNVERIFIED
+    ).path
     with Siglip.load(path) as model:
         yield model
 
@@ -144,7 +146,7 @@ def test_the_exact_form_is_torch_on_the_stored_numbers(wide: Path, tmp_path: Pat
     from sigrun.artifact import Artifact
     from sigrun_exporters.checkpoint.huggingface import source_name, source_shape
 
-    path = export(open_checkpoint(str(wide)), roomy(variant), tmp_path).path
+    path = export(open_checkpoint(str(wide)), roomy(variant), tmp_path, UNVERIFIED).path
     model = SiglipModel.from_pretrained(wide).eval()
     state = model.state_dict()
     with Artifact.open(path) as artifact:
@@ -171,7 +173,7 @@ def test_optimum_exports_the_same_function(tmp_path: Path) -> None:
     from optimum.exporters.onnx import main_export
 
     main_export(str(checkpoints.EMOJI), tmp_path, task="zero-shot-image-classification", do_validation=False)
-    path = export(open_checkpoint(str(checkpoints.EMOJI)), load("f32"), tmp_path / "ours").path
+    path = export(open_checkpoint(str(checkpoints.EMOJI)), load("f32"), tmp_path / "ours", UNVERIFIED).path
     texts = ["red apple", "owl"]
     with Siglip.load(path) as model:
         ids = model._text_tokenizer().encode(texts).ids

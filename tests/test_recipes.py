@@ -22,7 +22,7 @@ from sigrun_recipes import (
     names,
     plan,
 )
-from sigrun_recipes.recipe import more_bits, parse
+from sigrun_recipes.recipe import Gate, more_bits, parse
 from tests.checkpoints import TINY
 
 MINIMAL = """
@@ -32,11 +32,16 @@ summary = "mine"
 rewrites = []
 [limit]
 bits_per_weight = 32
+[gate]
+cosine = 0.9
+score_error = 0.1
+top1 = 0.5
 [default]
 linear = "q8_0"
 token = "f16"
 patch = "f32"
 """
+GATE = "[gate]\ncosine = 0.9\nscore_error = 0.1\ntop1 = 0.5\n"
 SO400M = default_model().architecture
 MIB = 2**20
 
@@ -185,14 +190,14 @@ def test_unknown_recipe_lists_the_known() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (MINIMAL.replace('"q8_0"', '"q9_z"'), "mine.toml, line 9: default.linear is 'q9_z'"),
-        (MINIMAL.replace("patch =", "ptch ="), "mine.toml, line 11: default.ptch is not a key"),
-        (MINIMAL + '[tensors]\n"v.head.probe" = "f8"\n', "mine.toml, line 13: tensors.v.head.probe is 'f8'"),
+        (MINIMAL.replace('"q8_0"', '"q9_z"'), "mine.toml, line 13: default.linear is 'q9_z'"),
+        (MINIMAL.replace("patch =", "ptch ="), "mine.toml, line 15: default.ptch is not a key"),
+        (MINIMAL + '[tensors]\n"v.head.probe" = "f8"\n', "mine.toml, line 17: tensors.v.head.probe is 'f8'"),
         (
             MINIMAL + '[[rules]]\nmatch = "a"\nencoding = "f16"\n[[rules]]\nmatch = "b"\nencoding = "x"\n',
-            "mine.toml, line 17: rules[1].encoding is 'x'",
+            "mine.toml, line 21: rules[1].encoding is 'x'",
         ),
-        (MINIMAL + '[[rules]]\nencoding = "f16"\n', "mine.toml, line 12: rules[0].match must be a string"),
+        (MINIMAL + '[[rules]]\nencoding = "f16"\n', "mine.toml, line 16: rules[0].match must be a string"),
         (MINIMAL.replace("summary", "note"), "mine.toml, line 4: note is not a key"),
     ],
 )
@@ -220,7 +225,40 @@ def test_a_rule_that_matches_nothing_is_an_error() -> None:
         plan(recipe, SO400M)
 
 
-@pytest.mark.parametrize("line", ["rewrites = []", "format = 1", "[limit]\nbits_per_weight = 32"])
+@pytest.mark.parametrize("line", ["rewrites = []", "format = 1", "[limit]\nbits_per_weight = 32", GATE])
 def test_what_is_missing_is_said(line: str) -> None:
     with pytest.raises(RecipeFileError, match="is missing"):
         parse(MINIMAL.replace(line, "").encode(), "mine.toml")
+
+
+def test_a_gate_is_read_and_each_recipe_of_the_house_has_one() -> None:
+    assert parse(MINIMAL.encode(), "mine.toml").gate == Gate(cosine=0.9, score_error=0.1, top1=0.5)
+    gates = [
+        load(name).gate for name in names()
+    ]  # least bits last: no variant is held to more than its betters
+    assert [g.cosine for g in gates] == sorted((g.cosine for g in gates), reverse=True)
+    assert [g.score_error for g in gates] == sorted(g.score_error for g in gates)
+
+
+@pytest.mark.parametrize("value", ["1.01", "-0.1", '"0.9"', "true", "nan", "inf"])
+@pytest.mark.parametrize(
+    ("key", "line", "now"), [("cosine", 9, "0.9"), ("score_error", 10, "0.1"), ("top1", 11, "0.5")]
+)
+def test_a_gate_out_of_range_names_its_line(key: str, line: int, now: str, value: str) -> None:
+    text = MINIMAL.replace(f"{key} = {now}", f"{key} = {value}")
+    with pytest.raises(RecipeFileError) as caught:
+        parse(text.encode(), "mine.toml")
+    assert f"mine.toml, line {line}: gate.{key} must be a number from 0 to 1" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["cosine", "score_error", "top1"])
+def test_a_gate_must_be_whole(key: str) -> None:
+    lines = [line for line in MINIMAL.splitlines() if not line.startswith(f"{key} =")]
+    with pytest.raises(RecipeFileError, match=rf"mine\.toml: gate\.{key} must be a number"):
+        parse("\n".join(lines).encode(), "mine.toml")
+
+
+def test_a_gate_knows_no_other_key() -> None:
+    text = MINIMAL.replace("top1 = 0.5", "top1 = 0.5\nspeed = 1.0")
+    with pytest.raises(RecipeFileError, match=r"line 12: gate\.speed is not a key"):
+        parse(text.encode(), "mine.toml")

@@ -27,6 +27,7 @@ MAY_IMPORT = {
         "sigrun",
         "sigrun_recipes",
         "numpy",
+        "PIL",
         "onnx",
         "gguf",
         "huggingface_hub",
@@ -141,7 +142,12 @@ def test_the_wheel_installs_the_four_packages_only(tmp_path: Path) -> None:
     assert {t for t in top if not t.endswith(".dist-info")} == OURS
     for package in OURS:
         assert f"{package}/py.typed" in names
-    assert {"sigrun/external/weights", "sigrun/manifest.schema.json"} <= set(names)
+    data = {"sigrun/external/weights", "sigrun/manifest.schema.json"}
+    data |= {
+        f"sigrun_exporters/verify/{n}"
+        for n in ("published_so400m.npz", "published_so400m.md", "report.schema.json")
+    }
+    assert data <= set(names)
     for recipe in (ROOT / "quant_recipes" / "sigrun_recipes").glob("*.toml"):
         assert f"sigrun_recipes/{recipe.name}" in names
 

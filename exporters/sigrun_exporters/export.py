@@ -1,128 +1,292 @@
-"""One export from checkpoint to file: plan, quantize, describe, write."""
+"""One export from checkpoint to files: plan, quantize, describe, verify, write."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
-import sigrun
 from sigrun.artifact import Artifact
-from sigrun.errors import RecipeError
-from sigrun.manifest import FORMAT, Manifest, Source, StoredGraph, StoredTensor
-from sigrun.output import finished, folder_with_room, refuse_existing
+from sigrun.errors import RecipeError, VerificationError
+from sigrun.manifest import Manifest
+from sigrun.output import finished, finished_folder, folder_with_room, refuse_existing
+from sigrun.scores import logits
+from sigrun_exporters.calibration import Calibration, CalibrationError, read_calibration
 from sigrun_exporters.checkpoint import Checkpoint
-from sigrun_exporters.gguf_file import Graphs, write_gguf
-from sigrun_exporters.graph import FORMS, build
+from sigrun_exporters.collect import collect
+from sigrun_exporters.describe import describe, stored_graphs
+from sigrun_exporters.gguf_file import write_gguf
+from sigrun_exporters.graph import Form, Graphs
+from sigrun_exporters.importance import Importance, load_importance
+from sigrun_exporters.notes import note
+from sigrun_exporters.onnx_bundle import MANIFEST, write_bundle, write_hub
+from sigrun_exporters.sizes import all_graphs, onnx_sizes
 from sigrun_exporters.store import WeightStore, stored
-from sigrun_recipes import TOWERS, Plan, Recipe, RecipeFileError, TowerName, plan
+from sigrun_exporters.verify.inputs import inputs
+from sigrun_exporters.verify.refit import refit, too_few
+from sigrun_exporters.verify.report import write_report
+from sigrun_exporters.verify.verify import Proof, prove
+from sigrun_recipes import TOWERS, Gate, Plan, Recipe, RecipeFileError, TowerName, plan
 
 HEAD_BYTES = 16 * 2**20  # room for metadata, graphs and alignment beside the weights
 
 
 @dataclass(frozen=True)
-class Exported:
-    """A finished export."""
+class Settings:
+    """What an export is to do beside the recipe.
 
-    path: Path
+    Attributes:
+        formats: ``gguf``, ``onnx`` or both.
+        layout: of the ONNX files: ``bundle`` or ``hub``.
+        compute: compute form of the ONNX files.
+        calibration: folder of pictures that importance is measured on and the verification looks at too.
+        captions: file of texts for the same, one a line.
+        importance: a saved importance matrix, instead of measuring one.
+        refit: fit the scoring constants to the variant where that lowers the error on pairs held back.
+        verify: compare with the checkpoint's float32 function.
+        allow_failing: write a variant that fails its recipe's gate.
+        force: replace existing files.
+    """
+
+    formats: tuple[str, ...] = ("gguf",)
+    layout: Literal["bundle", "hub"] = "bundle"
+    compute: Form = "exact"
+    calibration: Path | None = None
+    captions: Path | None = None
+    importance: Path | None = None
+    refit: bool = False
+    verify: bool = True
+    allow_failing: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A finished export.
+
+    Attributes:
+        paths: the artifacts, the GGUF file first if there is one, and then what goes with them.
+        manifest: what the files say of themselves.
+        plan: what was stored how.
+        nbytes: size of the first of the paths.
+    """
+
+    paths: tuple[Path, ...]
     manifest: Manifest
     plan: Plan
+    nbytes: int
+
+    @property
+    def path(self) -> Path:
+        """The first of the files."""
+        return self.paths[0]
 
     @property
     def towers(self) -> tuple[TowerName, ...]:
-        """The towers that the artifact holds."""
+        """The towers that were written."""
         return tuple(t for t in TOWERS if t in self.manifest.graphs)
 
 
-def artifact_path(out: Path, checkpoint_name: str, variant: str) -> Path:
-    """Where an artifact goes: ``out/<model>/<model>-<variant>.gguf``."""
-    return out / checkpoint_name / f"{checkpoint_name}-{variant}.gguf"
+@dataclass(frozen=True)
+class Names:
+    """Where an export's files go: ``OUT/<model>/<model>-<variant>.*``."""
+
+    folder: Path
+    stem: str
+
+    @classmethod
+    def of(cls, out: Path, model: str, variant: str) -> Names:
+        """The names for a model's variant under ``out``."""
+        return cls(out / model, f"{model}-{variant}")
+
+    def file(self, suffix: str) -> Path:
+        """A file or folder of the export, such as ``.gguf`` or ``.report.md``."""
+        return self.folder / f"{self.stem}{suffix}"
 
 
-def export(checkpoint: Checkpoint, recipe: Recipe, out: Path, *, force: bool = False) -> Exported:
-    """Export a checkpoint as a GGUF artifact.
+def export(checkpoint: Checkpoint, recipe: Recipe, out: Path, settings: Settings | None = None) -> Exported:
+    """Export a checkpoint.
 
     Args:
         checkpoint: the opened source.
         recipe: the variant.
         out: folder under which the model's own folder is made.
-        force: replace an existing artifact.
+        settings: what else to do; by default a verified GGUF file.
 
     Raises:
         CheckpointError: the source's weights cannot be read or stored.
         RecipeError: the recipe does not fit the model.
-        OutputError: the artifact exists already or cannot be written.
+        CalibrationError: calibration data cannot be used, or lacks for what is asked.
+        VerificationError: the variant fails its gate.
+        OutputError: a file exists already or cannot be written.
     """
-    path = artifact_path(out, checkpoint.name, recipe.name)
-    refuse_existing(path, force=force)
+    chosen = settings or Settings()
+    names = Names.of(out, checkpoint.name, recipe.name)
+    artifact, bundle = names.file(".gguf"), names.file(".onnx" if chosen.layout == "bundle" else ".hub")
+    if "gguf" in chosen.formats:
+        refuse_existing(artifact, force=chosen.force)
+    if "onnx" in chosen.formats:
+        refuse_existing(bundle, force=chosen.force, folder=True)
     try:
         planned = plan(recipe, checkpoint.architecture)
     except RecipeFileError as error:
         raise RecipeError(str(error)) from error
-    nbytes = sum(planned.nbytes(tower) for tower in TOWERS)
-    folder_with_room(path.parent, 2 * nbytes + HEAD_BYTES)  # the waiting weights and the file itself
-    graphs: Graphs = {
-        tower: {form: build(planned, tower, form) for form in FORMS}
-        for tower in TOWERS
-        if checkpoint.architecture.tower(tower) is not None
+    calibration = _calibration(checkpoint, chosen)
+    folder_with_room(names.folder, _room(planned, chosen))
+    checkpoint = replace(checkpoint, source=cache(checkpoint.source))
+    with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+        source = pool.submit(checkpoint.source)  # hashing gigabytes goes on beside the rest
+        importance = _importance(checkpoint, calibration, names, chosen)
+        weigh = importance.of if importance is not None else None
+        keep = "gguf" in chosen.formats
+        partial = stack.enter_context(finished(artifact, force=chosen.force, keep=keep))
+        store = stack.enter_context(stored(checkpoint, planned, names.folder, weigh))
+        graphs = all_graphs(planned)
+        manifest = describe(
+            checkpoint,
+            planned,
+            graphs,
+            source.result(),
+            store.digests,
+            store.sha256,
+            importance.digest if importance is not None else None,
+        )
+        _write(partial, manifest, checkpoint, store, graphs)
+        if chosen.verify:
+            seen = inputs(checkpoint, calibration, note)
+            proof = prove(partial, checkpoint, planned, seen)
+            graphs = proof.graphs
+            manifest = _verified(manifest, proof, recipe.gate, chosen)
+            _gate(manifest, chosen)
+            _write(partial, manifest, checkpoint, store, graphs)
+        written = [artifact] if keep else []
+        if "onnx" in chosen.formats:
+            folder = stack.enter_context(finished_folder(bundle, force=chosen.force, mark=MANIFEST))
+            write = write_bundle if chosen.layout == "bundle" else write_hub
+            write(folder, manifest, planned, store, checkpoint.tokenizer, form=chosen.compute, graphs=graphs)
+            written.append(bundle)
+        if importance is not None and chosen.importance is None:
+            importance.save(names.file(".imatrix.gguf"), force=True)
+            written.append(names.file(".imatrix.gguf"))
+        sizes = {artifact.name: partial.stat().st_size} if keep else {}
+        errors = store.errors
+    sizes |= {
+        f"{bundle.name}/{p.relative_to(bundle).as_posix()}": p.stat().st_size for p in _files(bundle, chosen)
     }
-    with ThreadPoolExecutor(1) as pool, finished(path, force=force) as partial:
-        source = pool.submit(checkpoint.source)  # hashing gigabytes goes on beside the quantizing
-        with stored(checkpoint, planned, path.parent) as store:
-            manifest = _manifest(checkpoint, planned, store, graphs, source.result())
-            write_gguf(partial, manifest, planned.architecture, checkpoint.tokenizer, graphs, store)
-        with Artifact.open(partial) as artifact:  # what the runtime would refuse must not get its final name
+    written += write_report(names.file, manifest, planned, errors, sizes)
+    _state(names).unlink(missing_ok=True)
+    return Exported(tuple(written), manifest, planned, sum(sizes.values()))
+
+
+def _calibration(checkpoint: Checkpoint, chosen: Settings) -> Calibration | None:
+    if chosen.refit and checkpoint.scoring is None:
+        raise CalibrationError("--refit: this model has one tower, so there are no scores to fit")
+    if chosen.refit and (chosen.calibration is None or chosen.captions is None):
+        raise CalibrationError(
+            "--refit needs pictures and texts to fit the scores on", hint="pass --calibration and --captions"
+        )
+    if chosen.refit and not chosen.verify:
+        raise CalibrationError("--refit fits to what the verification measures", hint="leave out --no-verify")
+    if chosen.calibration is None and chosen.captions is None:
+        return None
+    return read_calibration(chosen.calibration, chosen.captions, note)
+
+
+def _importance(
+    checkpoint: Checkpoint, calibration: Calibration | None, names: Names, chosen: Settings
+) -> Importance | None:
+    """What the quantizers weigh their errors by: from a file, from calibration data, or nothing."""
+    if chosen.importance is not None:
+        importance = load_importance(chosen.importance)
+        importance.check(checkpoint.architecture, str(chosen.importance))
+    elif calibration is not None:
+        importance = collect(checkpoint, calibration, _state(names), note=note)
+    else:
+        return None
+    covered = importance.towers(checkpoint.architecture)
+    for tower in TOWERS:
+        if checkpoint.architecture.tower(tower) is not None and tower not in covered:
+            note(f"nothing was measured for the {tower} tower: it is quantized without importance")
+    return importance
+
+
+def _write(
+    path: Path, manifest: Manifest, checkpoint: Checkpoint, store: WeightStore, graphs: Graphs
+) -> None:
+    """Write the GGUF file and open it as the runtime does: what that would refuse must not get its final name."""
+    path.unlink(missing_ok=True)
+    write_gguf(path, manifest, store.plan.architecture, checkpoint.tokenizer, graphs, store)
+    with Artifact.open(path) as artifact:
+        if checkpoint.tokenizer is not None:
             artifact.tokenizer()
-    return Exported(path, manifest, planned)
 
 
-def _manifest(
-    checkpoint: Checkpoint, planned: Plan, store: WeightStore, graphs: Graphs, source: Source
-) -> Manifest:
-    return Manifest(
-        format=FORMAT,
-        generator=f"sigrun {sigrun.__version__}",
-        model=checkpoint.name,
-        variant=planned.recipe.name,
-        recipe_sha256=planned.recipe.sha256,
-        source=source,
-        architecture=checkpoint.architecture.to_json(),
-        rewrites=planned.recipe.rewrites,
-        tensors={
-            t.spec.name: StoredTensor(
-                tower=t.spec.tower,
-                kind=t.spec.kind,
-                shape=t.spec.shape,
-                source_shape=t.shape,
-                encoding=t.encoding.name,
-                target=t.target,
-                fold=t.fold,
-                sha256=store.digests[t.spec.name],
-            )
-            for t in planned.tensors
-        },
-        graphs={
-            tower: {form: StoredGraph(g.sha256, g.weights) for form, g in forms.items()}
-            for tower, forms in graphs.items()
-        },
-        bits_per_weight={tower: planned.bits_per_weight(tower) for tower in graphs},
-        preprocessing=checkpoint.preprocessing,
-        canonicalisation=checkpoint.tokenizer.canonicalisation,
-        scoring=checkpoint.scoring,
-        space=_space(checkpoint, source),
-        weights_sha256=store.sha256,
+def _verified(manifest: Manifest, proof: Proof, gate: Gate, chosen: Settings) -> Manifest:
+    """The manifest with what the verification found, its scoring fitted to the variant if that was asked for."""
+    own = manifest.scoring
+    if chosen.refit:
+        manifest = _refitted(manifest, proof)
+    return replace(
+        manifest,
+        graphs=stored_graphs(proof.graphs),
+        verification=proof.verification(gate, own, manifest.scoring),
+        golden=proof.golden,
     )
 
 
-def _space(checkpoint: Checkpoint, source: Source) -> str:
-    """The embedding space id: equal for every variant of the same weights, pictures and texts prepared alike."""
-    parts = {
-        "files": dict(source.files),
-        "preprocessing": asdict(checkpoint.preprocessing),
-        "architecture": checkpoint.architecture.to_json(),
-        "canonicalisation": checkpoint.tokenizer.canonicalisation,
-        "ids": [checkpoint.tokenizer.eos_id, checkpoint.tokenizer.pad_id],
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8")).hexdigest()[:32]
+def _refitted(manifest: Manifest, proof: Proof) -> Manifest:
+    if manifest.scoring is None:
+        raise CalibrationError("--refit: this model has one tower, so there are no scores to fit")
+    reason = too_few(len(proof.seen.pixels), len(proof.seen.ids))
+    if reason is not None:
+        raise CalibrationError(f"--refit: {reason}")
+    images, texts = proof.towers["image"].expected, proof.towers["text"].expected
+    found = proof.exact("image") @ proof.exact("text").T
+    fitted = refit(logits(images, texts, manifest.scoring), found, manifest.scoring)
+    if fitted is None:
+        note("the scoring constants stay the checkpoint's: others are no better on pairs held back")
+        return manifest
+    scoring, record = fitted
+    return replace(manifest, scoring=scoring, refit=record)
+
+
+def _gate(manifest: Manifest, chosen: Settings) -> None:
+    """Refuse a variant whose form exact fails; say of other forms that they do."""
+    assert manifest.verification is not None
+    for form, agreement in manifest.verification.forms.items():
+        if agreement.passed:
+            continue
+        problems = "; ".join(agreement.problems)
+        if form == "exact" and not chosen.allow_failing:
+            raise VerificationError(
+                f"{manifest.model} as {manifest.variant} fails its gate: {problems}",
+                hint="choose a variant of more bits, give calibration data (--calibration), or write it all the same "
+                "with --allow-failing",
+            )
+        note(f"form {form} fails its gate: {problems}")
+
+
+def _room(planned: Plan, chosen: Settings) -> int:
+    """Bytes that an export needs while it works: the waiting weights, the GGUF file, and the ONNX files."""
+    nbytes = sum(planned.nbytes(tower) for tower in TOWERS)
+    room = 2 * nbytes + HEAD_BYTES
+    if "onnx" in chosen.formats:
+        sizes = onnx_sizes(planned, all_graphs(planned), chosen.compute)
+        room += sum(sizes.values()) * (
+            2 if chosen.layout == "hub" else 1
+        )  # the hub's joint model comes on top
+    return room
+
+
+def _files(folder: Path, chosen: Settings) -> list[Path]:
+    if "onnx" not in chosen.formats:
+        return []
+    return sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+def _state(names: Names) -> Path:
+    """Where an interrupted calibration is kept, for the next run to go on from."""
+    return names.folder / "calibration.state"

@@ -4,13 +4,14 @@ from sigrun_recipes.architecture import TOWERS, Architecture, ImageTower, Tensor
 from sigrun_recipes.encodings import ENCODINGS, Encoding
 from sigrun_recipes.models import KnownModel, default_model, known
 from sigrun_recipes.plan import Plan, TensorPlan, plan
-from sigrun_recipes.recipe import Recipe, RecipeFileError, load, load_file, names
+from sigrun_recipes.recipe import Gate, Recipe, RecipeFileError, load, load_file, names
 
 __all__ = [
     "ENCODINGS",
     "TOWERS",
     "Architecture",
     "Encoding",
+    "Gate",
     "ImageTower",
     "KnownModel",
     "Plan",

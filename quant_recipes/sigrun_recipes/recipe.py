@@ -16,7 +16,7 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
@@ -57,6 +57,21 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """What a variant must reach in its verification to be written, in compute form ``exact``.
+
+    Attributes:
+        cosine: least cosine of any embedding with the checkpoint's own, of either tower.
+        score_error: largest mean absolute error of probabilities.
+        top1: least share of pictures whose best text stays one of the best.
+    """
+
+    cosine: float
+    score_error: float
+    top1: float
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A variant's rules.
 
@@ -65,6 +80,7 @@ class Recipe:
         summary: one line for tables.
         rewrites: function-preserving rewrites of the checkpoint, in order.
         max_bits_per_weight: the most that either tower may take, all tensors counted.
+        gate: what the variant must reach in its verification.
         defaults: encoding by kind.
         fallback: encodings to try where a target does not fit a shape.
         tensors: encoding by exact name.
@@ -76,6 +92,7 @@ class Recipe:
     summary: str
     rewrites: tuple[str, ...]
     max_bits_per_weight: float
+    gate: Gate
     defaults: Mapping[str, str]
     fallback: tuple[str, ...]
     tensors: Mapping[str, str]
@@ -155,12 +172,16 @@ def parse(data: bytes, where: str) -> Recipe:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeFileError(f"{where}: not a TOML file: {error}") from error
     reader = _Reader(where, data.decode("utf-8"))
-    reader.keys(table, "", {"format", "name", "summary", "rewrites", "limit", "default", "tensors", "rules"})
+    reader.keys(
+        table, "", {"format", "name", "summary", "rewrites", "limit", "gate", "default", "tensors", "rules"}
+    )
     if table.get("format") != FORMAT:
         stated = f"is {table['format']!r}" if "format" in table else "is missing"
         raise RecipeFileError(f"{where}: format {stated}; this version reads format {FORMAT}")
     limit = reader.table(table, "limit")
     reader.keys(limit, "limit", {"bits_per_weight"})
+    gate = reader.table(table, "gate")
+    reader.keys(gate, "gate", {f.name for f in fields(Gate)})
     default = reader.table(table, "default")
     reader.keys(default, "default", {*QUANTIZABLE, "fallback"})
     rewrites = reader.strings(table, "rewrites")
@@ -182,6 +203,7 @@ def parse(data: bytes, where: str) -> Recipe:
         summary=reader.string(table, "summary"),
         rewrites=rewrites,
         max_bits_per_weight=float(most),
+        gate=Gate(**{f.name: reader.share(gate, f.name, "gate.") for f in fields(Gate)}),
         defaults={kind: reader.encoding(default.get(kind), f"default.{kind}") for kind in QUANTIZABLE},
         fallback=tuple(
             reader.encoding(e, "default.fallback") for e in reader.strings(default, "fallback", optional=True)
@@ -248,6 +270,12 @@ class _Reader:
         if not isinstance(value, str) or not value:
             raise self.fail(f"{within}{key}", f"must be a string, not {value!r}")
         return value
+
+    def share(self, table: Mapping[str, Any], key: str, within: str) -> float:
+        value = table.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise self.fail(f"{within}{key}", f"must be a number from 0 to 1, not {value!r}")
+        return float(value)
 
     def strings(self, table: Mapping[str, Any], key: str, *, optional: bool = False) -> tuple[str, ...]:
         value = table.get(key, [] if optional else None)

@@ -4,6 +4,7 @@
     ├── ArtifactError     a GGUF file is damaged, foreign, or made for another version
     ├── CheckpointError   a source checkpoint is missing, damaged, or of another architecture
     ├── RecipeError       a quantization recipe is malformed or cannot be met
+    ├── VerificationError a variant is too far from its checkpoint
     ├── OutputError       a result cannot be written (exists already, disk full, no permission)
     ├── PictureError      a picture cannot be read
     ├── TextError         a label or text cannot be used
@@ -58,6 +59,10 @@ class CheckpointError(SigrunError):
 
 class RecipeError(SigrunError):
     """A quantization recipe is malformed or cannot be met."""
+
+
+class VerificationError(SigrunError):
+    """A variant is too far from its checkpoint."""
 
 
 class OutputError(SigrunError):

@@ -7,27 +7,28 @@ The exporter fills these classes and the runtime reads them back, so both sides 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 from sigrun.canonical import Canonicalisation
 from sigrun.errors import ArtifactError
+from sigrun.fields import Fields
 from sigrun.pixels import Preprocessing
 from sigrun.scores import Scoring
+from sigrun.verification import Golden, Verification, read_golden, read_verification
 
-FORMAT = 1
+FORMAT = 2
 KEY = "sigrun.manifest"
-T = TypeVar("T")
-MOST = 1e30  # no number in a manifest is larger
 
 TowerName = Literal["image", "text"]
 TOWERS: tuple[TowerName, ...] = get_args(TowerName)
-Packing = Literal["dense", "nbits", "int8"]
+Packing = Literal["dense", "nbits", "int8", "dense16", "nbits16"]
 """How a graph takes a weight: ``dense`` as one float32 initializer under the tensor's name; ``nbits`` as what
 MatMulNBits takes, one initializer a part under the tensor's name with ``.q``, ``.scales`` and, where the encoding
 has them, ``.zeros`` or ``.minima`` (:meth:`sigrun.nbits.NBits.parts`); ``int8`` as what DynamicQuantizeMatMul
-takes, with ``.int8`` and ``.int8_scales`` (:mod:`sigrun.int8`)."""
+takes, with ``.int8`` and ``.int8_scales`` (:mod:`sigrun.int8`); ``dense16`` and ``nbits16`` as the first two, with
+float16 for float32."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,21 @@ class StoredGraph:
 
 
 @dataclass(frozen=True)
+class Refit:
+    """Scoring constants fitted to a variant, so that its scores do not drift from the checkpoint's.
+
+    Attributes:
+        source: the checkpoint's own constants.
+        error_before: mean absolute error of probabilities with them, on pairs that the fit did not see.
+        error_after: the same with the fitted ones.
+    """
+
+    source: Scoring
+    error_before: float
+    error_after: float
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What an artifact says of itself.
 
@@ -90,10 +106,14 @@ class Manifest:
         graphs: tower → compute form → graph.
         bits_per_weight: tower → true bits per weight, everything counted.
         preprocessing: how pictures become pixel values.
-        canonicalisation: how text is made canonical before it is cut into tokens.
-        scoring: logit scale and bias.
+        canonicalisation: how text is made canonical before it is cut into tokens; none without a text tower.
+        scoring: logit scale and bias; none without both towers.
         space: the embedding space id; only vectors with equal ids may be compared.
         weights_sha256: hash over the names, types, shapes and bytes of all stored weights.
+        importance: SHA-256 of the importance matrix that weighed the quantizers' errors; none if there was none.
+        refit: how the scoring was fitted to this variant; none if it is the checkpoint's own.
+        verification: how closely each compute form follows the float32 checkpoint; none if it was not verified.
+        golden: embeddings of known inputs, for a runtime to test itself with.
     """
 
     format: int
@@ -108,10 +128,14 @@ class Manifest:
     graphs: Mapping[str, Mapping[str, StoredGraph]] = field(repr=False)
     bits_per_weight: Mapping[str, float]
     preprocessing: Preprocessing
-    canonicalisation: Canonicalisation
-    scoring: Scoring
+    canonicalisation: Canonicalisation | None
+    scoring: Scoring | None
     space: str
     weights_sha256: str
+    importance: str | None
+    refit: Refit | None
+    verification: Verification | None
+    golden: Golden | None
 
     def to_json(self) -> str:
         """The JSON text; equal manifests give equal text."""
@@ -143,7 +167,6 @@ class Manifest:
             if known.name not in top:
                 raise ArtifactError(f"{where}: the manifest has no field '{known.name}'")
         preprocessing = look.table(top["preprocessing"], "preprocessing")
-        scoring = look.table(top["scoring"], "scoring")
         source = look.table(top["source"], "source")
         return cls(
             format=FORMAT,
@@ -182,56 +205,21 @@ class Manifest:
                 for tower, value in look.table(top["bits_per_weight"], "bits_per_weight").items()
             },
             preprocessing=look.part(lambda: Preprocessing.from_json(dict(preprocessing))),
-            canonicalisation=look.canonicalisation(top["canonicalisation"]),
-            scoring=look.part(
-                lambda: Scoring(
-                    look.number(scoring.get("logit_scale"), "scoring.logit_scale"),
-                    look.number(scoring.get("logit_bias"), "scoring.logit_bias"),
-                )
-            ),
+            canonicalisation=look.maybe(top["canonicalisation"], look.canonicalisation, "canonicalisation"),
+            scoring=look.maybe(top["scoring"], look.scoring, "scoring"),
             space=look.text(top["space"], "space"),
             weights_sha256=look.text(top["weights_sha256"], "weights_sha256"),
+            importance=look.maybe_text(top["importance"], "importance"),
+            refit=look.maybe(top["refit"], look.refit, "refit"),
+            verification=look.maybe(
+                top["verification"], lambda value, _: read_verification(value, look), "verification"
+            ),
+            golden=look.maybe(top["golden"], lambda value, _: read_golden(value, look), "golden"),
         )
 
 
-class _Look:
-    """Typed look-ups whose errors name the file and the field."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    def fail(self, field: str, problem: str) -> ArtifactError:
-        return ArtifactError(f"{self.where}: the manifest's {field} {problem}")
-
-    def part(self, make: Callable[[], T]) -> T:
-        """What ``make`` makes; an error of its own gets the file's name."""
-        try:
-            return make()
-        except ArtifactError as error:
-            raise error.at(self.where) from error
-
-    def table(self, value: Any, field: str) -> Mapping[str, Any]:
-        if not isinstance(value, dict):
-            raise self.fail(field, "must be an object")
-        return value
-
-    def text(self, value: Any, field: str) -> str:
-        if not isinstance(value, str):
-            raise self.fail(field, f"must be a string, not {value!r}")
-        return value
-
-    def maybe_text(self, value: Any, field: str) -> str | None:
-        return None if value is None else self.text(value, field)
-
-    def texts(self, value: Any, field: str) -> tuple[str, ...]:
-        if not isinstance(value, list):
-            raise self.fail(field, "must be a list")
-        return tuple(self.text(v, field) for v in value)
-
-    def number(self, value: Any, field: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not -MOST <= value <= MOST:
-            raise self.fail(field, f"must be a number of ordinary size, not {str(value)[:40]}")
-        return float(value)
+class _Look(Fields):
+    """Look-ups of what only a manifest holds."""
 
     def extents(self, value: Any, field: str) -> tuple[int, ...]:
         if (
@@ -248,13 +236,28 @@ class _Look:
         packing: Packing = value
         return packing
 
-    def canonicalisation(self, value: Any) -> Canonicalisation:
+    def canonicalisation(self, value: Any, field: str) -> Canonicalisation:
         if value not in get_args(Canonicalisation):
-            raise self.fail(
-                "canonicalisation", f"is {value!r}; known: {', '.join(get_args(Canonicalisation))}"
-            )
+            raise self.fail(field, f"is {value!r}; known: {', '.join(get_args(Canonicalisation))}")
         known: Canonicalisation = value
         return known
+
+    def scoring(self, value: Any, field: str) -> Scoring:
+        data = self.table(value, field)
+        return self.part(
+            lambda: Scoring(
+                self.number(data.get("logit_scale"), f"{field}.logit_scale"),
+                self.number(data.get("logit_bias"), f"{field}.logit_bias"),
+            )
+        )
+
+    def refit(self, value: Any, field: str) -> Refit:
+        data = self.table(value, field)
+        return Refit(
+            self.scoring(data.get("source"), f"{field}.source"),
+            self.number(data.get("error_before"), f"{field}.error_before"),
+            self.number(data.get("error_after"), f"{field}.error_after"),
+        )
 
     def tensor(self, value: Any, field: str) -> StoredTensor:
         data = self.table(value, field)

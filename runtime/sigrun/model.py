@@ -15,7 +15,7 @@ from PIL import Image
 
 from sigrun.artifact import Artifact
 from sigrun.embeddings import Embeddings, LabelSet, same_space
-from sigrun.errors import PictureError, ProviderError, TextError
+from sigrun.errors import ArtifactError, PictureError, ProviderError, TextError
 from sigrun.manifest import TOWERS, Manifest, TowerName
 from sigrun.pixels import DEFAULT_MAX_PIXELS, Picture, open_picture, to_pixels
 from sigrun.scores import Score, logits, rank
@@ -199,6 +199,7 @@ class Siglip:
 
         Raises:
             TextError: a text is empty or not a string.
+            ArtifactError: the artifact has no text tower.
         """
         if isinstance(texts, str):
             raise TextError("texts must be a list of strings, not one string", hint="write [text]")
@@ -211,9 +212,7 @@ class Siglip:
         parts = []
         for start in range(0, len(listed), size):
             ids = tokens.ids[start : start + size]  # [n, context]
-            distinct, places = np.unique(ids, return_inverse=True)
-            rows = self._artifact.token_rows(distinct)[places.reshape(ids.shape)]  # [n, context, width]
-            parts.append(session.embed(rows))
+            parts.append(session.embed(self._artifact.token_rows(ids)))
             if on_progress is not None:
                 on_progress(len(ids))
         return Embeddings(np.concatenate(parts), self.space, cut=tuple(np.flatnonzero(tokens.cut).tolist()))
@@ -234,6 +233,7 @@ class Siglip:
 
         Raises:
             TextError: there are no labels, one is empty, or the template has no ``{}``.
+            ArtifactError: the artifact has no text tower.
         """
         listed = [] if isinstance(labels, str) else list(labels)
         if not listed:
@@ -261,6 +261,7 @@ class Siglip:
             PictureError: the picture cannot be read.
             TextError: there are no labels or one is empty.
             SpaceError: the label set was made by another model.
+            ArtifactError: the artifact has no text tower.
         """
         chosen = labels if isinstance(labels, LabelSet) else self.label_set(labels)
         embedded = self.embed_images([picture])
@@ -269,12 +270,18 @@ class Siglip:
         return self.score(embedded, chosen)[0]
 
     def score(self, images: Embeddings, labels: LabelSet) -> list[list[Score]]:
-        """Score embedded pictures against labels: one list a picture, best first. Rows that failed give no scores."""
+        """Score embedded pictures against labels: one list a picture, best first. Rows that failed give no scores.
+
+        Raises:
+            SpaceError: the pictures or the labels were embedded by another model.
+            ArtifactError: the artifact has no text tower, so no scoring constants.
+        """
+        scoring = self._artifact.manifest.scoring
+        if scoring is None:
+            raise no_such_tower(self._artifact, "text" if "image" in self._artifact.towers else "image")
         same_space(self.space, images.space)
         same_space(self.space, labels.embeddings.space)
-        matrix = logits(
-            images.vectors, labels.embeddings.vectors, self._artifact.manifest.scoring
-        )  # [n, labels]
+        matrix = logits(images.vectors, labels.embeddings.vectors, scoring)  # [n, labels]
         return [
             [] if row in images.errors else rank(labels.labels, matrix[row]) for row in range(len(images))
         ]
@@ -302,6 +309,8 @@ class Siglip:
         with self._lock:
             session = self._sessions.get(tower)
             if session is None:
+                if tower not in self._artifact.towers:
+                    raise no_such_tower(self._artifact, tower)
                 session = TowerSession(self._artifact, tower, self._compute, self._threads)
                 self._sessions[tower] = session
             return session
@@ -315,6 +324,18 @@ class Siglip:
             if self._tokenizer is None:
                 self._tokenizer = Tokenizer(self._artifact.tokenizer())
             return self._tokenizer
+
+
+def no_such_tower(artifact: Artifact, tower: TowerName) -> ArtifactError:
+    """The error of asking an artifact for a tower that it was exported without."""
+    have = " and ".join(artifact.towers) or "no"
+    return ArtifactError(
+        f"{artifact.path}: has no {tower} tower: the checkpoint it was exported from "
+        f"({artifact.manifest.source.model}) holds the {have} tower alone",
+        hint="embed pictures with it; to score labels, export a checkpoint with both towers"
+        if tower == "text"
+        else "export a checkpoint with both towers",
+    )
 
 
 def _micro_batch(session: TowerSession) -> int:

@@ -18,7 +18,7 @@ _FULL = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG")}  
 
 
 @contextmanager
-def finished(path: Path, *, force: bool) -> Iterator[Path]:
+def finished(path: Path, *, force: bool, keep: bool = True) -> Iterator[Path]:
     """Give a path to write to; on success it becomes ``path``, on any failure or interrupt it is removed.
 
     Two writers of one path do not disturb each other: each has a file of its own, and the later to finish is
@@ -27,11 +27,13 @@ def finished(path: Path, *, force: bool) -> Iterator[Path]:
     Args:
         path: the final name.
         force: replace an existing file.
+        keep: false for a file that is only needed for the time being: it never gets its name.
 
     Raises:
         OutputError: the file exists and ``force`` is false, or it cannot be written.
     """
-    refuse_existing(path, force=force)
+    if keep:
+        refuse_existing(path, force=force)
     partial = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}{PARTIAL}")
     try:
         partial.open("xb").close()
@@ -39,8 +41,9 @@ def finished(path: Path, *, force: bool) -> Iterator[Path]:
         raise write_error(path, error) from error
     try:
         yield partial
-        refuse_existing(path, force=force)
-        partial.replace(path)
+        if keep:
+            refuse_existing(path, force=force)
+            partial.replace(path)
     except OSError as error:
         raise write_error(path, error) from error
     finally:
@@ -48,10 +51,48 @@ def finished(path: Path, *, force: bool) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def refuse_existing(path: Path, *, force: bool) -> None:
+@contextmanager
+def finished_folder(path: Path, *, force: bool, mark: str) -> Iterator[Path]:
+    """As :func:`finished`, for a folder of files: give an empty folder, which becomes ``path`` as a whole.
+
+    Args:
+        path: the final name.
+        force: replace an existing folder.
+        mark: a file that every such folder holds; a folder without it is somebody else's and never replaced.
+
+    Raises:
+        OutputError: the folder exists and ``force`` is false, or is not ours, or it cannot be written.
+    """
+    refuse_existing(path, force=force, folder=True)
+    if path.exists() and any(path.iterdir()) and not (path / mark).is_file():
+        raise OutputError(f"{path} holds files but no {mark}: it is not replaced", hint="move it away first")
+    token = secrets.token_hex(6)
+    partial = path.with_name(f".{path.name[:40]}.{token}{PARTIAL}")
+    old = path.with_name(f".{path.name[:40]}.{token}.old")
+    try:
+        partial.mkdir()
+    except OSError as error:
+        raise write_error(path, error) from error
+    try:
+        yield partial
+        refuse_existing(path, force=force, folder=True)
+        if path.exists():  # a folder cannot be replaced in one step
+            path.replace(old)
+        partial.replace(path)
+    except OSError as error:
+        if old.exists() and not path.exists():
+            old.replace(path)
+        raise write_error(path, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def refuse_existing(path: Path, *, force: bool, folder: bool = False) -> None:
     """Raise :class:`OutputError` if ``path`` exists and may not be replaced."""
-    if path.exists() and not path.is_file():
-        raise OutputError(f"{path} exists and is not a plain file, so nothing is written there")
+    if path.exists() and not (path.is_dir() if folder else path.is_file()):
+        kind = "folder" if folder else "plain file"
+        raise OutputError(f"{path} exists and is not a {kind}, so nothing is written there")
     if os.path.lexists(path) and not force:
         raise OutputError(f"{path} exists already", hint="pass --force to replace it (make export: FORCE=1)")
 

@@ -4,10 +4,13 @@ SigLIP's text tower takes no attention mask and reads its result at the last pos
 to the whole context (64) with the padding id. Anything else gives a vector of the right shape and the wrong
 direction.
 
-Under the canonicalisation ``hf`` the ids are those of ``transformers.SiglipTokenizer``, but for two things. A text
-is text: where it spells a control piece such as ``</s>``, these are ordinary characters here. And where two ways to
-cut a text are equally likely, as in "xxx", rounding decides; transformers tokenizes "<unk>" before each text, which
-rounds differently (8 of 150,000 lines of prose and program text, all of them letters repeated).
+The ids are those of the library that a checkpoint is of (``transformers.SiglipTokenizer`` for ``hf``; transformers'
+Gemma tokenizer, after lower-casing, for ``lower``; OpenCLIP's for ``openclip``), but for this. A text is text: where
+it spells a control piece such as ``</s>`` or ``<eos>``, these are ordinary characters here. Where two ways to cut a
+text are equally likely, as in "xxx", rounding decides; SiglipTokenizer tokenizes "<unk>" before each text, which rounds
+differently (8 of 150,000 lines of prose and program text, all of them letters repeated). And where a text for Gemma's
+tokenizer holds the character U+2581, which stands for a space, SentencePiece takes it together with spaces beside it
+and the ``tokenizers`` library does not.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from sigrun.cli.shell import command_line, run_command
-from sigrun_exporters.cli import convert, inspect, recipes
+from sigrun_exporters.cli import convert, inspect, recipes, verify
 
 PROGRAM = "sigrun-export"
 DESCRIPTION = "Export SigLIP checkpoints as quantized GGUF artifacts."
@@ -14,7 +14,7 @@ DESCRIPTION = "Export SigLIP checkpoints as quantized GGUF artifacts."
 
 def parser() -> argparse.ArgumentParser:
     """The command line, complete."""
-    return command_line(PROGRAM, DESCRIPTION, (convert, recipes, inspect))
+    return command_line(PROGRAM, DESCRIPTION, (convert, verify, recipes, inspect))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sigrun.cli.shell import OK, raw_help
+from sigrun.cli.shell import OK, UsageError, raw_help
 from sigrun.errors import RecipeError
+from sigrun.sessions import FORMS
 from sigrun_recipes import RecipeFileError, load, load_file, names
 
 if TYPE_CHECKING:
@@ -21,9 +22,19 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "convert",
         help="convert a checkpoint",
-        description="Convert a checkpoint to OUT/<model>/<model>-<variant>.gguf, which holds both towers,\n"
-        "the tokenizer, preprocessing and scoring constants, and the graphs that run it.",
-        epilog="example:\n  sigrun-export convert google/siglip-so400m-patch14-384 --variant q4_k_m -o models",
+        description="Convert a checkpoint to files under OUT/<model>/:\n"
+        "  <model>-<variant>.gguf       everything in one file, for this runtime\n"
+        "  <model>-<variant>.onnx/      with --format onnx: for hosts that have ONNX Runtime only\n"
+        "  <model>-<variant>.hub/       with --layout hub: as transformers.js and optimum expect it\n"
+        "  <model>-<variant>.report.*   what was measured, as Markdown, JSON and a picture\n"
+        "Every export is compared with the checkpoint's own float32 function before it gets its name.",
+        epilog="examples:\n"
+        "  sigrun-export convert google/siglip-so400m-patch14-384 --variant q4_k_m -o models\n"
+        "  sigrun-export convert MODEL --variant q4_k_s --calibration my_photos --captions captions.txt\n"
+        "  sigrun-export convert MODEL --format gguf --format onnx --compute int8\n"
+        "  sigrun-export convert MODEL --format onnx --layout hub\n"
+        "\n"
+        "exit codes: 0 written; 1 refused, failed its gate, or cannot be written; 2 wrong usage",
         formatter_class=raw_help,
     )
     parser.add_argument("model", metavar="MODEL", help="a local checkpoint folder or a hub id")
@@ -39,31 +50,87 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "-o", "--out", default="models", metavar="OUT", help="output folder (default: %(default)s)"
     )
-    parser.add_argument("--force", action="store_true", help="replace an existing artifact")
+    parser.add_argument("--force", action="store_true", help="replace what exists")
+    onnx = parser.add_argument_group("formats")
+    onnx.add_argument(
+        "--format",
+        action="append",
+        choices=("gguf", "onnx"),
+        help="what to write; may be given twice (default: gguf)",
+    )
+    onnx.add_argument(
+        "--layout",
+        choices=("bundle", "hub"),
+        help="layout of the ONNX files: our bundle, or the hub's (default: bundle)",
+    )
+    onnx.add_argument(
+        "--compute",
+        choices=FORMS,
+        help="compute form of the ONNX files; a GGUF holds all of them (default: exact)",
+    )
+    better = parser.add_argument_group("calibration")
+    better.add_argument(
+        "--calibration",
+        metavar="DIR",
+        help="pictures like yours: bits go where they matter for them, and they join the verification",
+    )
+    better.add_argument("--captions", metavar="FILE", help="texts like yours, one a line")
+    better.add_argument(
+        "--importance", metavar="FILE.gguf", help="an importance matrix from an earlier run, instead"
+    )
+    better.add_argument(
+        "--refit",
+        action="store_true",
+        help="fit the scoring constants to the variant, if that lowers the error on pictures held back\n"
+        "(needs --calibration and --captions)",
+    )
+    check = parser.add_argument_group("verification")
+    check.add_argument(
+        "--allow-failing", action="store_true", help="write a variant that fails its gate; it says so"
+    )
+    check.add_argument("--no-verify", action="store_true", help="do not measure; the artifact says so")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Convert, and say what came out."""
     start = time.monotonic()
+    formats = tuple(dict.fromkeys(arguments.format or ["gguf"]))
+    for option in ("layout", "compute"):
+        if getattr(arguments, option) is not None and "onnx" not in formats:
+            raise UsageError(f"--{option} is about ONNX files", hint="add --format onnx")
     try:
         recipe = load_file(Path(arguments.recipe)) if arguments.recipe else load(arguments.variant)
     except RecipeFileError as error:
         raise RecipeError(str(error)) from error
     # Imported here so that --help does not wait for onnx.
     from sigrun_exporters.checkpoint import open_checkpoint
-    from sigrun_exporters.export import export
+    from sigrun_exporters.export import Settings, export
 
+    settings = Settings(
+        formats=formats,
+        layout=arguments.layout or "bundle",
+        compute=arguments.compute or "exact",
+        calibration=Path(arguments.calibration) if arguments.calibration else None,
+        captions=Path(arguments.captions) if arguments.captions else None,
+        importance=Path(arguments.importance) if arguments.importance else None,
+        refit=arguments.refit,
+        verify=not arguments.no_verify,
+        allow_failing=arguments.allow_failing,
+        force=arguments.force,
+    )
     checkpoint = open_checkpoint(arguments.model, arguments.revision)
-    exported = export(checkpoint, recipe, Path(arguments.out), force=arguments.force)
+    exported = export(checkpoint, recipe, Path(arguments.out), settings)
     _summary(exported, checkpoint.nbytes, time.monotonic() - start)
-    print(exported.path)
+    for path in exported.paths:
+        print(path)
     return OK
 
 
 def _summary(exported: Exported, source_nbytes: int, seconds: float) -> None:
-    """Say on stderr what came out and what did not go as the recipe asked."""
-    size = exported.path.stat().st_size
-    planned = exported.plan
+    """Say on stderr what came out, what was measured, and what did not go as the recipe asked."""
+    size = exported.nbytes
+    planned, manifest = exported.plan, exported.manifest
     lines = [
         f"{planned.recipe.name}: {source_nbytes / 2**20:,.1f} MiB -> {size / 2**20:,.1f} MiB in {seconds:.1f} s"
     ]
@@ -76,4 +143,9 @@ def _summary(exported: Exported, source_nbytes: int, seconds: float) -> None:
         f"  not as asked: {tensor.spec.name} is {tensor.encoding.name}, the recipe asked for {tensor.target}"
         for tensor in planned.substitutions()
     ]
+    if manifest.verification is None:
+        lines.append("  not verified")
+    else:
+        lines.append(f"  against the float32 checkpoint ({manifest.verification.described()}):")
+        lines += [f"    {line}" for line in manifest.verification.lines()]
     print("\n".join(lines), file=sys.stderr)

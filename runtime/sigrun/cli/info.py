@@ -9,6 +9,7 @@ from typing import Any
 
 from sigrun.artifact import Artifact
 from sigrun.cli.shell import OK, plain, raw_help
+from sigrun.manifest import Manifest
 
 
 def add_to(commands: Any) -> None:
@@ -16,7 +17,8 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "info",
         help="say what an artifact is",
-        description="Say what an artifact is: model, variant, true bits per weight, towers, scoring, source.",
+        description="Say what an artifact is: model, variant, true bits per weight, towers, scoring, source,\n"
+        "and how closely each compute form follows the float32 checkpoint.",
         formatter_class=raw_help,
     )
     parser.add_argument("artifact", help="a .gguf file made by sigrun-export")
@@ -42,15 +44,39 @@ def run(arguments: argparse.Namespace) -> int:
         for name, tensor in manifest.substitutions().items():
             print(f"  not as asked: {name} is {tensor.encoding}, the recipe asked for {tensor.target}")
         prep = manifest.preprocessing
-        print(f"  pictures      squashed to {prep.width} x {prep.height}, {prep.resample}")
-        print(f"  texts         canonicalised as '{manifest.canonicalisation}'")
+        if "image" in artifact.towers:
+            print(f"  pictures      {prep.in_words()}, {prep.resample}")
+        if manifest.canonicalisation is None:
+            print("  texts         none: the file has no text tower")
+        else:
+            print(f"  texts         canonicalised as '{manifest.canonicalisation}'")
         scoring, source = manifest.scoring, manifest.source
         revision = f" @ {source.revision}" if source.revision else ""
-        print(
-            f"  scoring       sigmoid, logit_scale {scoring.logit_scale:.4f}, logit_bias {scoring.logit_bias:.4f}"
-        )
+        if scoring is not None:
+            print(
+                f"  scoring       sigmoid, logit_scale {scoring.logit_scale:.4f}, "
+                f"logit_bias {scoring.logit_bias:.4f}"
+            )
+        for line in _proof(manifest):
+            print(plain(line))
         print(f"  source        {plain(source.model)}{plain(revision)}")
         print(f"  licence       {plain(source.licence or 'not stated by the source')}")
         print(f"  space         {plain(manifest.space)}")
         print(f"  made by       {plain(manifest.generator)}")
     return OK
+
+
+def _proof(manifest: Manifest) -> list[str]:
+    """How the variant was fitted and what was measured of it, one line each."""
+    lines = []
+    if manifest.refit is not None:
+        source, before, after = manifest.refit.source, manifest.refit.error_before, manifest.refit.error_after
+        lines.append(
+            f"  refit         from logit_scale {source.logit_scale:.4f}, logit_bias {source.logit_bias:.4f}: "
+            f"mean probability error {before:.5f} -> {after:.5f} on pairs held back"
+        )
+    lines.append(f"  importance    {manifest.importance or 'none: all columns of a matrix counted alike'}")
+    if manifest.verification is None:
+        return [*lines, "  verification  not verified"]
+    lines.append(f"  verification  against the float32 checkpoint, {manifest.verification.described()}")
+    return [*lines, *(f"    {line}" for line in manifest.verification.lines())]

@@ -1,0 +1,1 @@
+"""Verifies an artifact against its checkpoint, and reports what was found."""
