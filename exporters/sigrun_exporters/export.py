@@ -5,7 +5,6 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +25,7 @@ from sigrun_exporters.onnx_bundle import MANIFEST, write_bundle, write_hub
 from sigrun_exporters.sizes import all_graphs, onnx_sizes
 from sigrun_exporters.store import WeightStore, stored
 from sigrun_exporters.verify.inputs import inputs
-from sigrun_exporters.verify.refit import refit, too_few
+from sigrun_exporters.verify.refit import refit
 from sigrun_exporters.verify.report import write_report
 from sigrun_exporters.verify.verify import Proof, prove
 from sigrun_recipes import TOWERS, Gate, Plan, Recipe, RecipeFileError, TowerName, plan
@@ -136,9 +135,9 @@ def export(checkpoint: Checkpoint, recipe: Recipe, out: Path, settings: Settings
         raise RecipeError(str(error)) from error
     calibration = _calibration(checkpoint, chosen)
     folder_with_room(names.folder, _room(planned, chosen))
-    checkpoint = replace(checkpoint, source=cache(checkpoint.source))
     with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
         source = pool.submit(checkpoint.source)  # hashing gigabytes goes on beside the rest
+        checkpoint = replace(checkpoint, source=source.result)
         importance = _importance(checkpoint, calibration, names, chosen)
         weigh = importance.of if importance is not None else None
         keep = "gguf" in chosen.formats
@@ -149,7 +148,7 @@ def export(checkpoint: Checkpoint, recipe: Recipe, out: Path, settings: Settings
             checkpoint,
             planned,
             graphs,
-            source.result(),
+            checkpoint.source(),
             store.digests,
             store.sha256,
             importance.digest if importance is not None else None,
@@ -168,14 +167,14 @@ def export(checkpoint: Checkpoint, recipe: Recipe, out: Path, settings: Settings
             write = write_bundle if chosen.layout == "bundle" else write_hub
             write(folder, manifest, planned, store, checkpoint.tokenizer, form=chosen.compute, graphs=graphs)
             written.append(bundle)
-        if importance is not None and chosen.importance is None:
-            importance.save(names.file(".imatrix.gguf"), force=True)
-            written.append(names.file(".imatrix.gguf"))
         sizes = {artifact.name: partial.stat().st_size} if keep else {}
         errors = store.errors
     sizes |= {
         f"{bundle.name}/{p.relative_to(bundle).as_posix()}": p.stat().st_size for p in _files(bundle, chosen)
     }
+    if importance is not None and chosen.importance is None:
+        importance.save(names.file(".imatrix.gguf"), force=True)
+        written.append(names.file(".imatrix.gguf"))
     written += write_report(names.file, manifest, planned, errors, sizes)
     _state(names).unlink(missing_ok=True)
     return Exported(tuple(written), manifest, planned, sum(sizes.values()))
@@ -238,11 +237,7 @@ def _verified(manifest: Manifest, proof: Proof, gate: Gate, chosen: Settings) ->
 
 
 def _refitted(manifest: Manifest, proof: Proof) -> Manifest:
-    if manifest.scoring is None:
-        raise CalibrationError("--refit: this model has one tower, so there are no scores to fit")
-    reason = too_few(len(proof.seen.pixels), len(proof.seen.ids))
-    if reason is not None:
-        raise CalibrationError(f"--refit: {reason}")
+    assert manifest.scoring is not None  # --refit was refused else
     images, texts = proof.towers["image"].expected, proof.towers["text"].expected
     found = proof.exact("image") @ proof.exact("text").T
     fitted = refit(logits(images, texts, manifest.scoring), found, manifest.scoring)
