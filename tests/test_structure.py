@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import sigrun
+
 ROOT = Path(__file__).parent.parent
 AREAS = {
     "runtime": "sigrun",
@@ -116,6 +118,16 @@ def loaded_by(statement: str) -> set[str]:
 def test_light_imports(statement: str) -> None:
     heavy = loaded_by(statement) & set(HEAVY)
     assert not heavy, f"'{statement}' loads {sorted(heavy)}"
+
+
+def test_the_package_loads_its_parts_when_they_are_asked_for() -> None:
+    """Apps import early and run late: the import alone takes neither NumPy nor Pillow."""
+    assert not loaded_by("import sigrun") & {"numpy", "PIL", "onnxruntime", "sentencepiece"}
+    assert "numpy" in loaded_by("from sigrun import Siglip")
+    assert set(sigrun.__all__) == {name for name in dir(sigrun) if not name.startswith("_")} | {"__version__"}
+    assert all(getattr(sigrun, name) is not None for name in sigrun.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'siglip'"):
+        _ = sigrun.siglip
 
 
 def test_recipes_need_the_standard_library_only() -> None:
