@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 MIB = 2**20
+# Linux counts into a process's peak what its parent held when it was started, so a small process in between starts it.
+_BETWEEN = """
+import json, os, sys, time
+report = int(sys.argv[1])
+os.set_inheritable(report, False)
+start = time.perf_counter()
+child = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(child, 0)
+seconds = time.perf_counter() - start
+os.write(report, json.dumps([seconds, usage.ru_maxrss, os.waitstatus_to_exitcode(status)]).encode())
+"""
 
 
 @dataclass(frozen=True)
@@ -29,16 +40,20 @@ class Run:
 
 def run(command: Sequence[str]) -> Run:
     """Run a command to its end; exits with its message if it fails. POSIX only."""
-    start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        output = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{' '.join(command)}: exit {process.returncode}")
-    return Run(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), output)
+    read, write = os.pipe()
+    between = [sys.executable, "-I", "-S", "-c", _BETWEEN, str(write), *command]
+    with os.fdopen(read) as report:
+        try:
+            done = subprocess.run(between, stdout=subprocess.PIPE, text=True, pass_fds=[write], check=False)
+        finally:
+            os.close(write)
+        seen = report.read()
+    if done.returncode or not seen:
+        sys.exit(f"{' '.join(command)}: could not be started")
+    seconds, peak, code = json.loads(seen)
+    if code:
+        sys.exit(f"{' '.join(command)}: exit {code}")
+    return Run(seconds, peak * (1 if sys.platform == "darwin" else 1024), done.stdout)
 
 
 def python(*arguments: str) -> Run:

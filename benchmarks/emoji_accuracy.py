@@ -1,17 +1,13 @@
-"""What quantizing costs on a trained model: zero-shot accuracy on drawings by a vendor it never saw.
+"""Zero-shot accuracy of the bundled model on drawings by a vendor it never saw; a library for ``variants``.
 
-Exports the bundled model in each variant, classifies every held-out drawing among all concepts, and compares
-embeddings and probabilities with those that transformers computed (``reference.npz``).
-
-    python -m benchmarks.emoji_accuracy
+The reference is transformers: its embeddings of every held-out drawing lie in ``reference.npz``.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import tempfile
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +15,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sigrun import Siglip
-from sigrun.scores import logits, probability
-from sigrun_exporters.checkpoint import open_checkpoint
-from sigrun_exporters.export import export
-from sigrun_recipes import load, names
+from sigrun.scores import Scoring, logits, probability
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "emoji_siglip"
 CHECKPOINT = EXAMPLE / "emoji-siglip-patch10-60"
 CELL = 64  # pixels of a drawing on the sheet
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Unit embeddings of all held-out drawings, of all their names, and how both are scored."""
+
+    images: Floats
+    texts: Floats
+    scoring: Scoring
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,15 @@ class Figures:
     """Accuracy of one variant.
 
     Attributes:
-        variant: its name, or ``transformers`` for the reference itself.
-        pictures: number of held-out drawings, which is also the number of concepts.
+        pictures: number of drawings judged.
         top1: share whose right name scores best.
         top5: share whose right name is among the best five.
         mean_cosine, worst_cosine: of the image embeddings with the reference's.
-        mean_text_cosine, worst_text_cosine: of the text embeddings with the float variant's.
+        mean_text_cosine, worst_text_cosine: of the embeddings of their names with the float variant's.
         probability_error: mean absolute error over all pictures and names.
         right_probability_error: mean absolute error of the right name's probability.
     """
 
-    variant: str
     pictures: int
     top1: float
     top5: float
@@ -54,6 +56,21 @@ class Figures:
     worst_text_cosine: float
     probability_error: float
     right_probability_error: float
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The same pictures judged twice.
+
+    Attributes:
+        lost: pictures that were right and no longer are.
+        won: pictures that were wrong and now are right.
+        p: probability of a split at least as uneven if either were as likely as the other (McNemar's exact test).
+    """
+
+    lost: int
+    won: int
+    p: float
 
 
 def drawings() -> tuple[list[Image.Image], list[str]]:
@@ -67,40 +84,62 @@ def drawings() -> tuple[list[Image.Image], list[str]]:
     return cells, [c["caption"] for c in concepts]
 
 
-def accuracy(matrix: NDArray[np.float32]) -> tuple[float, float]:
-    """Top-1 and top-5 of logits [pictures, names], where picture i is of name i. A tie counts as wrong."""
-    right = np.diagonal(matrix)[:, None]
-    better = (matrix >= right).sum(axis=1) - 1  # names that score at least as well as the right one
-    return float((better < 1).mean()), float((better < 5).mean())
+def reference() -> Floats:
+    """Transformers' image embeddings of all drawings."""
+    embeddings: Floats = np.load(EXAMPLE / "reference.npz")["sheet_image_embeds"].astype(np.float32)
+    return embeddings
 
 
-def evaluate(
-    path: Path, reference: NDArray[np.float32], texts: NDArray[np.float32] | None, compute: str = "exact"
-) -> tuple[Figures, NDArray[np.float32]]:
-    """Figures of one artifact, and its text embeddings.
+def stated() -> dict[str, float]:
+    """Transformers' own top-1 and top-5 on them."""
+    sheet: dict[str, float] = json.loads((EXAMPLE / "reference.json").read_text("utf-8"))["sheet"]
+    return sheet
 
-    Args:
-        path: the artifact.
-        reference: transformers' image embeddings of all drawings.
-        texts: text embeddings to compare with; ``None`` compares them with themselves.
-        compute: the compute form.
-    """
+
+def embed(path: Path, compute: str = "exact") -> Embedded:
+    """All drawings and names by an artifact, in a compute form."""
     pictures, captions = drawings()
     with Siglip.load(path, compute=compute) as model:
         scoring = model.info.manifest.scoring
-        images = model.embed_images(pictures).vectors
-        names_ = model.embed_texts(captions).vectors
-        variant = model.info.manifest.variant + ("" if compute == "exact" else f", {compute}")
-    against = names_ if texts is None else texts
-    exact = probability(logits(reference, against, scoring))
-    scores = logits(images, names_, scoring)
-    error = np.abs(probability(scores) - exact)
-    cosines = (images * reference).sum(axis=1)
-    text_cosines = (names_ * against).sum(axis=1)
-    top1, top5 = accuracy(scores)
-    figures = Figures(
-        variant,
-        len(pictures),
+        assert scoring is not None  # the bundled model has both towers
+        return Embedded(model.embed_images(pictures).vectors, model.embed_texts(captions).vectors, scoring)
+
+
+def rivals(matrix: Floats, names: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """For each row of logits [pictures, names], how many names score at least as well as the right one.
+
+    Args:
+        matrix: the logits.
+        names: column of each picture's right name; by default picture i is of name i.
+    """
+    columns = np.arange(len(matrix)) if names is None else names
+    right = matrix[np.arange(len(matrix)), columns][:, None]
+    found: NDArray[np.int64] = (matrix >= right).sum(axis=1) - 1
+    return found
+
+
+def accuracy(matrix: Floats, names: NDArray[np.int64] | None = None) -> tuple[float, float]:
+    """Top-1 and top-5 of logits [pictures, names]. A tie counts as wrong. Arguments as :func:`rivals` has them."""
+    better = rivals(matrix, names)
+    return float((better < 1).mean()), float((better < 5).mean())
+
+
+def judge(found: Embedded, images: Floats, texts: Floats, part: slice = slice(None)) -> Figures:
+    """Figures of embeddings.
+
+    Args:
+        found: what is judged.
+        images, texts: embeddings of all drawings and names to compare with.
+        part: the drawings that are judged; the candidates are always all names.
+    """
+    names = np.arange(len(found.images))[part]
+    scores = logits(found.images[part], found.texts, found.scoring)
+    error = np.abs(probability(scores) - probability(logits(images[part], texts, found.scoring)))
+    cosines = (found.images[part] * images[part]).sum(axis=1)
+    text_cosines = (found.texts[part] * texts[part]).sum(axis=1)
+    top1, top5 = accuracy(scores, names)
+    return Figures(
+        len(names),
         top1,
         top5,
         float(cosines.mean()),
@@ -108,46 +147,26 @@ def evaluate(
         float(text_cosines.mean()),
         float(text_cosines.min()),
         float(error.mean()),
-        float(np.diagonal(error).mean()),
+        float(error[np.arange(len(names)), names].mean()),
     )
-    return figures, names_
 
 
-def main() -> int:
-    """Print a Markdown table, or JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", action="store_true")
-    as_json = parser.parse_args().json
-    reference = np.load(EXAMPLE / "reference.npz")["sheet_image_embeds"].astype(np.float32)
-    stated = json.loads((EXAMPLE / "reference.json").read_text("utf-8"))["sheet"]
-    rows = []
-    texts = None
-    with tempfile.TemporaryDirectory() as folder:
-        for name in names():
-            path = export(open_checkpoint(str(CHECKPOINT)), load(name), Path(folder)).path
-            for compute in ("exact", "int8"):
-                figures, found = evaluate(path, reference, texts, compute)
-                texts = found if texts is None else texts
-                rows.append(figures)
-    if as_json:
-        print(json.dumps({"transformers": stated, "variants": [asdict(r) for r in rows]}, indent=2))
-        return 0
-    print(f"{rows[0].pictures} held-out drawings, as many names; chance {1 / rows[0].pictures:.2%}\n")
-    print(
-        "| | top-1 | top-5 | image cosine, mean / worst | text cosine, mean / worst | probability error, all / right |"
-    )
-    print("|---|---:|---:|---:|---:|---:|")
-    print(f"| transformers fp32 | {stated['top1']:.2%} | {stated['top5']:.2%} | – | – | – |")
-    for r in rows:
-        print(
-            f"| {r.variant} | {r.top1:.2%} | {r.top5:.2%} | {r.mean_cosine:.5f} / {r.worst_cosine:.5f} "
-            f"| {r.mean_text_cosine:.5f} / {r.worst_text_cosine:.5f} "
-            f"| {r.probability_error:.6f} / {r.right_probability_error:.4f} |"
-        )
-    return 0
+def evaluate(path: Path, images: Floats, texts: Floats | None) -> tuple[Figures, Floats]:
+    """Figures of one artifact in form exact, and its text embeddings; ``None`` compares those with themselves."""
+    found = embed(path)
+    return judge(found, images, found.texts if texts is None else texts), found.texts
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+def right(found: Embedded, part: slice = slice(None)) -> NDArray[np.bool_]:
+    """Whether each drawing's own name scores best."""
+    names = np.arange(len(found.images))[part]
+    best: NDArray[np.bool_] = rivals(logits(found.images[part], found.texts, found.scoring), names) < 1
+    return best
+
+
+def paired(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Paired:
+    """How many pictures changed hands, and what chance alone would make of it."""
+    lost, won = int((before & ~after).sum()), int((~before & after).sum())
+    changed = lost + won
+    tail = sum(math.comb(changed, i) for i in range(min(lost, won) + 1))
+    return Paired(lost, won, min(1.0, 2 * tail / 2**changed))

@@ -1,7 +1,7 @@
-"""Export, load and run a model of the published size: google/siglip-so400m-patch14-384 with random weights.
+"""Load and run a model of the published size: google/siglip-so400m-patch14-384 with random weights.
 
-Writes the synthetic checkpoint once (3.5 GB under benchmarks/work/), exports it with the command users have, and
-runs each tower in a process of its own. Prints a Markdown table.
+Writes the synthetic checkpoint once (3.5 GB under benchmarks/work/), exports it with the command users have, without
+verification, and runs each tower in a process of its own. Prints a Markdown table; ``variants`` times exports.
 
     python -m benchmarks.true_size
 """
@@ -15,22 +15,12 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.children import MIB, Run, python
-from benchmarks.synthetic import PUBLISHED_BYTES, write
+from benchmarks.exports import WORK, convert
+from benchmarks.synthetic import checkpoint
 from sigrun.artifact import Artifact
 from sigrun.manifest import TOWERS, TowerName
 from sigrun_hwcheck.memory import need
 from sigrun_hwcheck.stored import from_file
-
-WORK = Path(__file__).parent / "work"
-CHECKPOINT = WORK / "synthetic-so400m-patch14-384"
-
-
-def checkpoint() -> Path:
-    """The synthetic checkpoint, written if it is not there yet."""
-    weights = CHECKPOINT / "model.safetensors"
-    if not weights.exists() or weights.stat().st_size != PUBLISHED_BYTES:
-        write(CHECKPOINT)
-    return CHECKPOINT
 
 
 def main() -> int:
@@ -41,10 +31,8 @@ def main() -> int:
     parser.add_argument("--variant", default="q4_k_m")
     arguments = parser.parse_args()
     source = checkpoint()
-    command = ("-m", "sigrun_exporters", "convert", str(source), "--variant", arguments.variant)
     with tempfile.TemporaryDirectory(dir=WORK) as out:
-        exported = python(*command, "-o", out)
-        path = exported.output.strip()
+        path = str(convert(source, arguments.variant, Path(out), "--no-verify").path)
         towers = {
             (tower, compute): python("-m", "benchmarks.tower", path, tower, "--compute", compute)
             for compute in ("exact", "int8")
@@ -55,13 +43,13 @@ def main() -> int:
         classified = python("-m", "sigrun", "classify", path, str(demo), *labels)
         fits = python("-m", "sigrun_hwcheck", path)
         with Artifact.open(path) as artifact:
-            rows = table(artifact, exported, towers, classified, fits)
+            rows = table(artifact, towers, classified, fits)
     print("\n".join(rows))
     return 0
 
 
 def table(
-    artifact: Artifact, exported: Run, towers: dict[tuple[TowerName, str], Run], classified: Run, fits: Run
+    artifact: Artifact, towers: dict[tuple[TowerName, str], Run], classified: Run, fits: Run
 ) -> list[str]:
     """The Markdown table."""
     manifest = artifact.manifest
@@ -69,8 +57,6 @@ def table(
     rows = [
         f"| {manifest.variant}, synthetic SO400M/14-384 | |",
         "|---|---:|",
-        f"| export, {PUBLISHED_BYTES / 1e9:.2f} GB checkpoint | {exported.seconds:.1f} s |",
-        f"| export, peak memory | {exported.peak_bytes / MIB:,.0f} MiB |",
         f"| file | {artifact.nbytes:,} bytes |",
     ]
     for name in artifact.towers:
