@@ -87,7 +87,7 @@ verify: setup  ## compare the exported VARIANT under OUT with MODEL once more (A
 hwcheck: setup  ## which variants fit this machine (ARGS="file.gguf" checks a file)
 	$(BIN)/hwcheck $(ARGS)
 
-bench: $(REFERENCE)/.installed  ## measure accuracy, quantizers, and a synthetic model of the published size; writes BENCHMARKS.md (8 GB of disk)
+bench: $(REFERENCE)/.installed  ## measure accuracy, quantizers, and a synthetic model of the published size; writes BENCHMARKS.md (12 GB of disk)
 	$(REFERENCE)/bin/python -m benchmarks.report
 
 clean:  ## remove environments, caches and built files; models stay

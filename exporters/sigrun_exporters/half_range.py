@@ -31,6 +31,7 @@ class HalfRange:
         self._names = frozenset(names)
         self._longest: dict[str, float] = {}  # length of a matrix's longest row
         self._peaks: dict[str, float] = {}
+        self._last: tuple[Floats | None, float, float] = (None, 0.0, 0.0)  # rows, their peak, the longest
 
     def observe(self, name: str, x: Floats) -> None:
         """Take in rows x [n, K] that the matrix ``name`` multiplies; K may lack what padding added."""
@@ -38,10 +39,11 @@ class HalfRange:
             return
         if name not in self._longest:
             weights = self._artifact.dense(name)
-            self._longest[name] = float(np.sqrt(np.square(weights, dtype=np.float64).sum(axis=1).max()))
-            self._peaks[name] = float(np.abs(weights).max())
-        peak = float(np.abs(x).max())
-        longest = float(np.sqrt(np.square(x, dtype=np.float64).sum(axis=1).max()))
+            self._longest[name] = _longest(weights)
+            self._peaks[name] = _peak(weights)
+        if x is not self._last[0]:  # queries, keys and values multiply the same rows
+            self._last = x, _peak(x), _longest(x)
+        _, peak, longest = self._last
         # No product is larger than that of the lengths. Most layers stay far below the limit even so.
         if (bound := longest * self._longest[name]) * ROOM > LARGEST:
             bound = float(np.abs(x @ self._artifact.dense(name)[:, : x.shape[1]].T).max())
@@ -54,3 +56,12 @@ class HalfRange:
     def beyond(self) -> frozenset[str]:
         """Matrices to leave exact: what ``build`` takes as ``exact`` for the forms ``f16`` and ``w4f16``."""
         return frozenset(name for name, peak in self._peaks.items() if not peak * ROOM <= LARGEST)
+
+
+def _peak(values: Floats) -> float:
+    return max(float(values.max()), -float(values.min()))
+
+
+def _longest(rows: Floats) -> float:
+    """Length of the longest row; infinite where float32 cannot hold its square."""
+    return float(np.sqrt(np.einsum("ij,ij->i", rows, rows).max()))
