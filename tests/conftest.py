@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,8 @@ from sigrun_exporters.checkpoint import open_checkpoint
 from sigrun_exporters.export import Exported, Settings, export
 from sigrun_recipes import Recipe, load
 from tests import checkpoints
+
+os.environ["SIGRUN_CACHE"] = "off"  # no test, nor a process that one starts, touches the user's cache
 
 UNVERIFIED = Settings(verify=False)
 """For tests of something else than the verification."""

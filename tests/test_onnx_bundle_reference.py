@@ -164,7 +164,8 @@ def test_tokenizer_json_gives_sentencepieces_ids_of_siglip_2s_kind() -> None:
 def test_merges_are_those_that_transformers_lists() -> None:
     """The same pairs; the order differs only where SentencePiece itself has no preference."""
     ours, theirs = (json.loads(data)["model"] for data in (tokenizer_json(gemma_spec()), gemma_json()))
-    assert ours["vocab"] == theirs["vocab"]
+    # transformers writes the byte piece of the tab as the tab itself; by fallback it gets the same id.
+    assert ours["vocab"] == {"<0x09>" if piece == "\t" else piece: i for piece, i in theirs["vocab"].items()}
     normal = {p for p, kind in zip(gemma_spec().pieces, gemma_spec().types, strict=True) if kind == NORMAL}
     listed = [merge for merge in theirs["merges"] if "".join(merge) in normal]
     assert sorted(ours["merges"]) == sorted(listed)
