@@ -179,14 +179,11 @@ def test_load_refuses_what_is_not_there(emoji_q4: Path, tmp_path: Path) -> None:
         Siglip.load(tmp_path / "none.gguf")
 
 
-@pytest.mark.parametrize(
-    ("compute", "spoiled", "copied"),
-    [("exact", np.uint8, False), ("exact", np.float32, False), ("int8", np.int8, True)],
-)
-def test_who_holds_the_weights(
-    emoji_q4: Path, monkeypatch: pytest.MonkeyPatch, compute: str, spoiled: type, copied: bool
+@pytest.mark.parametrize("spoiled", [np.uint8, np.float32])
+def test_a_session_works_on_packed_matrices_in_place(
+    emoji_q4: Path, monkeypatch: pytest.MonkeyPatch, spoiled: type
 ) -> None:
-    """The session works on packed matrices in place, so they must live with it; of int8 ones it has copies."""
+    """They are not copied, so they must live with it."""
     from sigrun import sessions
 
     kept: list[dict[str, np.ndarray]] = []
@@ -197,18 +194,18 @@ def test_who_holds_the_weights(
         kept.append(arrays)  # type: ignore[arg-type]
         return arrays
 
-    with Siglip.load(emoji_q4, compute=compute, towers="image") as model:
+    with Siglip.load(emoji_q4, towers="image") as model:
         expected = model.embed_images([RED]).vectors
         gc.collect()
         filler = [np.full(1 << 18, 7, np.uint8) for _ in range(50)]  # what would land in freed arrays
         np.testing.assert_array_equal(model.embed_images([RED]).vectors, expected)
         assert len(filler) == 50
     monkeypatch.setattr(sessions, "_unpack", spying)
-    with Siglip.load(emoji_q4, compute=compute, towers="image") as model:
+    with Siglip.load(emoji_q4, towers="image") as model:
         for array in kept[0].values():
             if array.dtype == spoiled:
                 array.fill(1)
-        assert np.array_equal(model.embed_images([RED]).vectors, expected) == copied
+        assert not np.array_equal(model.embed_images([RED]).vectors, expected)
 
 
 def test_the_file_that_graphs_name_is_empty() -> None:

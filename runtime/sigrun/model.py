@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
@@ -18,6 +19,7 @@ from sigrun.embeddings import Embeddings, LabelSet, same_space
 from sigrun.errors import ArtifactError, PictureError, ProviderError, TextError
 from sigrun.manifest import TOWERS, Manifest, TowerName
 from sigrun.pixels import DEFAULT_MAX_PIXELS, Picture, open_picture, to_pixels
+from sigrun.prepared import Cache, cache_folder
 from sigrun.scores import Score, logits, rank
 from sigrun.sessions import FORMS, PROVIDERS, TowerSession, usable_cpus
 from sigrun.tokens import Tokenizer
@@ -56,13 +58,20 @@ class Siglip:
     """A SigLIP model. Make one with :meth:`load`; safe to use from several threads."""
 
     def __init__(
-        self, artifact: Artifact, compute: str, provider: str, threads: int, max_pixels: int
+        self,
+        artifact: Artifact,
+        compute: str,
+        provider: str,
+        threads: int,
+        max_pixels: int,
+        cache: Path | None = None,
     ) -> None:
         self._artifact = artifact
         self._compute = compute
         self._provider = provider
         self._threads = threads
         self._max_pixels = max_pixels
+        self._cache = cache
         self._sessions: dict[TowerName, TowerSession] = {}
         self._tokenizer: Tokenizer | None = None
         self._lock = threading.RLock()
@@ -77,6 +86,7 @@ class Siglip:
         threads: int | None = None,
         towers: Literal["auto", "image", "text", "both"] = "auto",
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        cache: Cache = "auto",
     ) -> Self:
         """Open an artifact.
 
@@ -91,6 +101,9 @@ class Siglip:
             threads: threads within one run; by default one for each CPU that the process may use.
             towers: which to unpack now; ``auto`` unpacks each when it is first used.
             max_pixels: pictures of more pixels are refused before they are decoded.
+            cache: the folder in which the matrices of form ``int8`` are kept, so that the next process need not round
+                them again; none to keep nothing. ``auto`` is what the environment variable ``SIGRUN_CACHE`` names, a
+                folder or ``off``, and without it ``sigrun`` among the user's caches.
 
         Raises:
             ArtifactError: the file is missing, damaged or foreign.
@@ -112,7 +125,8 @@ class Siglip:
         }
         if towers not in wanted:
             raise ValueError(f"towers must be one of {', '.join(wanted)}, not {towers!r}")
-        model = cls(Artifact.open(path), form, where, threads or usable_cpus(), max_pixels)
+        kept = cache_folder(cache)
+        model = cls(Artifact.open(path), form, where, threads or usable_cpus(), max_pixels, kept)
         try:
             for tower in wanted[towers]:
                 model._session(tower)
@@ -311,7 +325,7 @@ class Siglip:
             if session is None:
                 if tower not in self._artifact.towers:
                     raise no_such_tower(self._artifact, tower)
-                session = TowerSession(self._artifact, tower, self._compute, self._threads)
+                session = TowerSession(self._artifact, tower, self._compute, self._threads, cache=self._cache)
                 self._sessions[tower] = session
             return session
 

@@ -16,6 +16,7 @@ from sigrun.errors import ArtifactError, ProviderError
 from sigrun.int8 import largest
 from sigrun.manifest import Packing, TowerName
 from sigrun.onnx_runtime import onnxruntime
+from sigrun.prepared import MATRICES, Matrices, Prepared, prepare
 
 FORMS = ("exact", "int8", "f16", "w4f16")
 Array = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint8] | NDArray[np.int8]
@@ -43,6 +44,7 @@ class TowerSession:
             graph that the file holds for ``form``.
         optimised: let ONNX Runtime rewrite the graph for speed. Without, nodes are computed as they stand there, one
             after the other.
+        cache: the folder in which int8 matrices are kept from one process to the next, or none.
 
     Attributes:
         width: length of an embedding.
@@ -62,15 +64,45 @@ class TowerSession:
         graph: tuple[bytes, Mapping[str, Packing]] | None = None,
         *,
         optimised: bool = True,
+        cache: Path | None = None,
     ) -> None:
         self.tower = tower
         self.form = form
         self._where = artifact.path
-        ort = onnxruntime()  # first: without it there is nothing to unpack for
+        onnxruntime()  # first: without it there is nothing to unpack for
         if graph is None:
             graph = artifact.graph(tower, form), artifact.manifest.graphs[tower][form].weights
         model, weights = graph
-        arrays = _unpack(artifact, list(weights.items()), threads)
+        matrices = _matrices(artifact, model, weights, threads)
+        prepared = prepare(matrices, cache) if matrices is not None else None
+        rest = {n: p for n, p in weights.items() if prepared is None or p != "int8"}
+        arrays = _unpack(artifact, list(rest.items()), threads)
+        if prepared is not None:
+            arrays |= {f"{name}.int8_scales": array for name, array in prepared.scales.items()}
+        try:
+            self._create(model, threads, arrays, prepared, optimised)
+        except ProviderError:
+            if matrices is None or prepared is None or prepared.temporary:
+                raise
+            # Another process may have dropped the folder from the cache before it was opened.
+            self._create(model, threads, arrays, prepare(matrices, None), optimised)
+        self.width, self.tokens = self._check_shapes()
+        self._input: str = self._session.get_inputs()[0].name
+
+    def _create(
+        self,
+        model: bytes,
+        threads: int,
+        arrays: dict[str, Array],
+        prepared: Prepared | None,
+        optimised: bool,
+    ) -> None:
+        """Make the session.
+
+        Raises:
+            ProviderError: ONNX Runtime refuses the graph or its weights.
+        """
+        ort = onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -81,9 +113,9 @@ class TowerSession:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             # In the order of the graph: by default all nodes come first that take nothing but weights.
             options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-        self._weights = _hand_over(options, arrays, optimised)
+        held = _hand_over(options, arrays, prepared.folder if prepared else None, optimised)
         try:
-            self._session = ort.InferenceSession(
+            session = ort.InferenceSession(
                 model,
                 options,
                 providers=[PROVIDERS["cpu"]],
@@ -92,11 +124,14 @@ class TowerSession:
             )
         except Exception as error:  # ONNX Runtime raises classes of its own that share no public base
             raise ProviderError(
-                f"{artifact.path}: ONNX Runtime {ort.__version__} cannot load the {tower} tower: {error}",
+                f"{self._where}: ONNX Runtime {ort.__version__} cannot load the {self.tower} tower: {error}",
                 hint="update ONNX Runtime (pip install -U onnxruntime), or export the model again",
             ) from error
-        self.width, self.tokens = self._check_shapes()
-        self._input: str = self._session.get_inputs()[0].name
+        finally:
+            if prepared is not None:
+                prepared.done()
+        self._session = session
+        self._weights = held, prepared  # given up after the session that uses them
 
     def _check_shapes(self) -> tuple[int, int]:
         """Width of an embedding and tokens of an item, read off the graph; it must be a graph of this tower."""
@@ -141,7 +176,7 @@ class TowerSession:
         return result
 
 
-def _hand_over(options: Any, arrays: dict[str, Array], optimised: bool) -> list[object]:
+def _hand_over(options: Any, arrays: dict[str, Array], folder: Path | None, optimised: bool) -> list[object]:
     """Give a session its weights; the result must live as long as the session.
 
     Where kernels multiply by the arrays as they are, the session works on these very arrays. Matrices that kernels
@@ -154,8 +189,11 @@ def _hand_over(options: Any, arrays: dict[str, Array], optimised: bool) -> list[
             hint="install sigrun again; when freezing an app, collect sigrun's package data",
         )
     # The graph calls its weights external, in a file "weights". They all come from the arrays; the file must only be
-    # there, and is empty, so that reading from it would fail loudly.
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(EXTERNAL))
+    # there, and is empty, so that reading from it would fail loudly. Int8 matrices lie in another file, which a
+    # prepared folder has; without such a folder they are among the arrays.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(folder or EXTERNAL)
+    )
     ort = onnxruntime()
     copied = {name: a for name, a in arrays.items() if _laid_out_anew(name, a, optimised) and a.flags.owndata}
     options.add_external_initializers(
@@ -179,6 +217,16 @@ def _laid_out_anew(name: str, array: Array, optimised: bool) -> bool:
     return (
         array.dtype == np.float32 and array.ndim == 2 and not name.endswith((".scales", ".zeros", ".minima"))
     )
+
+
+def _matrices(
+    artifact: Artifact, model: bytes, weights: Mapping[str, Packing], threads: int
+) -> Matrices | None:
+    """The int8 matrices of a graph that takes them from a file; graphs of earlier exports do not."""
+    names = [name for name, packing in weights.items() if packing == "int8"]
+    if not names or MATRICES.encode() not in model:
+        return None
+    return Matrices(artifact, names, largest(), threads)
 
 
 def _unpack(artifact: Artifact, weights: list[tuple[str, Packing]], threads: int) -> dict[str, Array]:

@@ -1,7 +1,8 @@
 """Writes ONNX graphs node by node, their weights declared but not held.
 
-Weights are initializers marked *external*: the runtime hands over the arrays when it creates the session, or a
-bundle writer fills in where they lie on disk. Small constants (shapes, scales) are inline.
+Weights are initializers marked *external*: the runtime hands over the arrays when it creates the session, and writes
+int8 matrices to a file of its own (:mod:`sigrun.prepared`); or a bundle writer fills in where they lie on disk. Small
+constants (shapes, scales) are inline.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from sigrun.manifest import Packing
+from sigrun.prepared import MATRICES, places
 
 OPSET = 20
 MICROSOFT = "com.microsoft"
 MICROSOFT_VERSION = 1
 IR_VERSION = 10
 ELSEWHERE = "weights"  # the location that external initializers name; never a file of that name
+INT8 = ".int8"
 Real = Literal["float32", "float16"]
 _TYPES = {
     "float32": TensorProto.FLOAT,
@@ -112,6 +115,15 @@ class GraphBuilder:
                 self._half.add(name)
         return name
 
+    def _place_matrices(self) -> None:
+        """Say where the runtime writes the int8 matrices, for ONNX Runtime to read them one at a time."""
+        matrices = {n.removesuffix(INT8): t for n, t in self._initializers.items() if n.endswith(INT8)}
+        for name, place in places({n: tuple(t.dims) for n, t in matrices.items()}).items():
+            entries = (("location", MATRICES), ("offset", place.offset), ("length", place.nbytes))
+            del matrices[name].external_data[:]
+            for key, value in entries:
+                matrices[name].external_data.add(key=key, value=str(value))
+
     def dense(self, name: str, shape: Sequence[int]) -> Value:
         """Declare a weight that the graph takes as float32."""
         self.weights[name] = "dense"
@@ -124,6 +136,7 @@ class GraphBuilder:
 
     def build(self) -> bytes:
         """The serialized model. Equal graphs give equal bytes."""
+        self._place_matrices()
         graph = helper.make_graph(
             self._nodes, self.name, self._inputs, self._outputs, initializer=list(self._initializers.values())
         )
