@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -297,3 +299,11 @@ def test_our_reading_of_the_bundled_checkpoint_agrees_with_the_library() -> None
     theirs = load_file(checkpoints.EMOJI / "model.safetensors")
     checkpoint = open_checkpoint(str(checkpoints.EMOJI))
     assert sum(v.size for v in theirs.values()) == sum(t.size for t in checkpoint.architecture.tensors()) + 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere such a name cannot be made")
+def test_a_folder_whose_name_no_file_could_bear_is_refused(tiny: Path, tmp_path: Path) -> None:
+    strange = os.fsdecode(os.fsencode(tmp_path) + b"/b\xff")
+    shutil.copytree(tiny, strange)
+    with pytest.raises(CheckpointError, match="cannot be part of a file's name"):
+        open_checkpoint(strange)

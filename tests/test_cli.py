@@ -309,3 +309,27 @@ def test_a_missing_extra_is_named(
     assert done.returncode == (3 if module == "sigrun_hwcheck" else 1)  # hwcheck says what it could not read
     assert f"sigrun[{extra}]" in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to catch")
+def test_a_request_to_end_cleans_up_like_an_interrupt() -> None:
+    """Whatever is half done is removed on the way out, as after Ctrl-C."""
+    code = (
+        "import os, signal, sys, time\n"
+        "from sigrun.cli import shell\n"
+        "class Ends:\n"
+        "    @staticmethod\n"
+        "    def add_to(commands):\n"
+        "        commands.add_parser('end').set_defaults(run=Ends.run)\n"
+        "    @staticmethod\n"
+        "    def run(arguments):\n"
+        "        try:\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "            time.sleep(30)\n"
+        "        finally:\n"
+        "            print('cleaned up', flush=True)\n"
+        "sys.exit(shell.run_command(shell.command_line('p', 'd', (Ends,)), ['end']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "cleaned up\n")
+    assert "interrupted" in done.stderr

@@ -206,7 +206,7 @@ def test_a_tensor_that_does_not_fit_f16_is_named(tiny: Path, tmp_path: Path) -> 
 
 
 def test_a_recipe_beyond_its_limit_writes_nothing(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"more than the 6\.25 that the label allows"):
+    with pytest.raises(RecipeError, match=r"more than the 6\.25 of its limit"):
         export(open_checkpoint(str(tiny)), load("q4_k_m"), tmp_path, UNVERIFIED)
     assert contents(tmp_path) == []
 

@@ -393,3 +393,23 @@ def test_forms_are_not_measured_when_it_is_not_asked(
 ) -> None:
     monkeypatch.setattr(export_module, "prove", lambda *_: pytest.fail("was verified"))
     assert export(emoji, load("q8_0"), tmp_path, UNVERIFIED).manifest.verification is None
+
+
+def test_onnx_files_alone_have_a_report_of_their_own(emoji: Checkpoint, tmp_path: Path) -> None:
+    """They must not turn the report of a verified GGUF file beside them into one of something else."""
+    gguf = export(emoji, load("q8_0"), tmp_path, UNVERIFIED)
+    onnx = export(emoji, load("q8_0"), tmp_path, replace(UNVERIFIED, formats=("onnx",)))
+    assert {p.name for p in gguf.paths}.isdisjoint(p.name for p in onnx.paths)
+    assert ".onnx.report.md" in onnx.paths[2].name or ".onnx.report.json" in onnx.paths[1].name
+
+
+@pytest.mark.parametrize("suffix", [".report.json", ".report.md", ".report.svg"])
+def test_somebody_elses_report_is_not_overwritten(emoji: Checkpoint, tmp_path: Path, suffix: str) -> None:
+    folder = tmp_path / "emoji-siglip-patch10-60"
+    folder.mkdir()
+    mine = folder / f"emoji-siglip-patch10-60-q8_0{suffix}"
+    mine.write_text("mine", "utf-8")
+    with pytest.raises(OutputError, match="exists already"):
+        export(emoji, load("q8_0"), tmp_path, UNVERIFIED)
+    assert mine.read_text("utf-8") == "mine"
+    assert left(tmp_path) == [mine.name]

@@ -28,7 +28,8 @@ from sigrun.blocks import rows_of
 from sigrun.manifest import Manifest
 from sigrun.pixels import Preprocessing
 from sigrun_exporters.graph import FORMS, Form
-from sigrun_exporters.onnx_bundle import model_file, write_bundle
+from sigrun_exporters.onnx_bundle import is_ours, model_file, write_bundle
+from sigrun_exporters.onnx_bundle.bundle import write_manifest
 from sigrun_exporters.onnx_bundle.model_file import external_names, write_beside, write_inside
 from sigrun_exporters.onnx_bundle.towers import image_model
 from sigrun_exporters.onnx_bundle.weights import PORTABLE, arrays
@@ -91,10 +92,29 @@ def test_the_files_are_those_that_the_manifest_lists(emoji: Export, bundle: Path
         assert facts == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}, name
 
 
-def test_the_manifest_is_the_artifacts(emoji: Export, bundle: Path) -> None:
+def test_the_manifest_is_the_artifacts_less_what_is_of_the_gguf_file(emoji: Export, bundle: Path) -> None:
     text = (bundle / "manifest.json").read_text("utf-8")
     with Artifact.open(emoji.gguf) as artifact:
-        assert Manifest.from_json(text, "manifest.json") == artifact.manifest
+        expected = dataclasses.replace(artifact.manifest, graphs={})
+    assert Manifest.from_json(text, "manifest.json") == expected
+
+
+@pytest.mark.parametrize(("form", "kept"), [("exact", ["exact"]), ("w4f16", ["w4f16"]), ("int8", [])])
+def test_a_bundle_keeps_the_figures_that_were_measured_on_its_numbers(
+    emoji: Export, emoji_q4: Path, tmp_path: Path, form: Form, kept: list[str]
+) -> None:
+    """Form int8 keeps to 7 bits in a file, and was measured with as many as the exporting machine multiplies."""
+    with Artifact.open(emoji_q4) as artifact:
+        manifest = artifact.manifest
+    assert manifest.verification is not None
+    write_manifest(tmp_path, manifest, form, {})
+    text = (tmp_path / "manifest.json").read_text("utf-8")
+    found = Manifest.from_json(text, "manifest.json").verification
+    assert found is not None
+    assert list(found.forms) == kept
+    assert is_ours(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}", "utf-8")
+    assert not is_ours(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["image.onnx", "text.onnx", "preprocess.onnx"])

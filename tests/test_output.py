@@ -12,14 +12,19 @@ from sigrun.output import finished_folder
 MARK = "manifest.json"
 
 
+def ours(folder: Path) -> bool:
+    """Whether a folder has the mark."""
+    return (folder / MARK).is_file()
+
+
 def make(path: Path, *, force: bool = False, content: str = "new") -> None:
-    with finished_folder(path, force=force, mark=MARK) as partial:
+    with finished_folder(path, force=force, ours=ours) as partial:
         (partial / MARK).write_text(content, "utf-8")
 
 
 def test_a_folder_appears_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    with finished_folder(path, force=False, mark=MARK) as partial:
+    with finished_folder(path, force=False, ours=ours) as partial:
         assert partial.is_dir() and partial.parent == tmp_path
         (partial / MARK).write_text("{}", "utf-8")
         assert not path.exists()
@@ -31,7 +36,7 @@ def test_a_folder_appears_as_a_whole(tmp_path: Path) -> None:
 def test_a_failure_leaves_nothing(tmp_path: Path, problem: type[BaseException]) -> None:
     with (
         pytest.raises(problem),
-        finished_folder(tmp_path / "model.onnx", force=False, mark=MARK) as partial,
+        finished_folder(tmp_path / "model.onnx", force=False, ours=ours) as partial,
     ):
         (partial / "half").write_bytes(b"1")
         raise problem
@@ -41,7 +46,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, problem: type[BaseException]) 
 def test_a_failure_keeps_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     make(path, content="old")
-    with pytest.raises(RuntimeError), finished_folder(path, force=True, mark=MARK):
+    with pytest.raises(RuntimeError), finished_folder(path, force=True, ours=ours):
         raise RuntimeError
     assert (path / MARK).read_text("utf-8") == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
@@ -62,7 +67,7 @@ def test_somebody_elses_folder_is_never_replaced(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.mkdir()
     (path / "thesis.txt").write_text("years of work", "utf-8")
-    with pytest.raises(OutputError, match=r"no manifest\.json"):
+    with pytest.raises(OutputError, match="not Sigrun's"):
         make(path, force=True)
     assert (path / "thesis.txt").exists()
 

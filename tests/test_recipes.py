@@ -225,6 +225,14 @@ def test_a_rule_that_matches_nothing_is_an_error() -> None:
         plan(recipe, SO400M)
 
 
+@pytest.mark.parametrize("layers", ["[99]", "[-1]", "[]"])
+def test_a_rule_for_layers_that_there_are_not_is_an_error(layers: str) -> None:
+    rule = f'[[rules]]\nmatch = "v.blk.*.attn_q.weight"\nlayers = {layers}\nencoding = "f16"\n'
+    recipe = parse((MINIMAL + rule).encode(), "mine.toml")
+    with pytest.raises(RecipeFileError, match=r"rules\[0\] is for layers"):
+        plan(recipe, SO400M)
+
+
 @pytest.mark.parametrize("line", ["rewrites = []", "format = 1", "[limit]\nbits_per_weight = 32", GATE])
 def test_what_is_missing_is_said(line: str) -> None:
     with pytest.raises(RecipeFileError, match="is missing"):

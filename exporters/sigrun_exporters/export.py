@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -21,12 +22,12 @@ from sigrun_exporters.gguf_file import write_gguf
 from sigrun_exporters.graph import Form, Graphs
 from sigrun_exporters.importance import Importance, load_importance
 from sigrun_exporters.notes import note
-from sigrun_exporters.onnx_bundle import MANIFEST, write_bundle, write_hub
+from sigrun_exporters.onnx_bundle import is_ours, write_bundle, write_hub
 from sigrun_exporters.sizes import all_graphs, onnx_sizes
 from sigrun_exporters.store import WeightStore, stored
 from sigrun_exporters.verify.inputs import inputs
 from sigrun_exporters.verify.refit import refit
-from sigrun_exporters.verify.report import write_report
+from sigrun_exporters.verify.report import SUFFIXES, write_report
 from sigrun_exporters.verify.verify import Proof, prove
 from sigrun_recipes import TOWERS, Gate, Plan, Recipe, RecipeFileError, TowerName, plan
 
@@ -70,13 +71,13 @@ class Exported:
         paths: the artifacts, the GGUF file first if there is one, and then what goes with them.
         manifest: what the files say of themselves.
         plan: what was stored how.
-        nbytes: size of the first of the paths.
+        nbytes: bytes of what was written, by suffix: ``.gguf``, ``.onnx``, ``.hub``.
     """
 
     paths: tuple[Path, ...]
     manifest: Manifest
     plan: Plan
-    nbytes: int
+    nbytes: Mapping[str, int]
 
     @property
     def path(self) -> Path:
@@ -129,6 +130,10 @@ def export(checkpoint: Checkpoint, recipe: Recipe, out: Path, settings: Settings
         refuse_existing(artifact, force=chosen.force)
     if "onnx" in chosen.formats:
         refuse_existing(bundle, force=chosen.force, folder=True)
+    # Beside a GGUF file lies its report; ONNX files exported without it get one of their own.
+    report = "" if "gguf" in chosen.formats else bundle.suffix
+    for suffix in SUFFIXES:
+        refuse_existing(names.file(report + suffix), force=chosen.force)
     try:
         planned = plan(recipe, checkpoint.architecture)
     except RecipeFileError as error:
@@ -163,7 +168,7 @@ def export(checkpoint: Checkpoint, recipe: Recipe, out: Path, settings: Settings
             _write(partial, manifest, checkpoint, store, graphs)
         written = [artifact] if keep else []
         if "onnx" in chosen.formats:
-            folder = stack.enter_context(finished_folder(bundle, force=chosen.force, mark=MANIFEST))
+            folder = stack.enter_context(finished_folder(bundle, force=chosen.force, ours=is_ours))
             write = write_bundle if chosen.layout == "bundle" else write_hub
             write(folder, manifest, planned, store, checkpoint.tokenizer, form=chosen.compute, graphs=graphs)
             written.append(bundle)
@@ -175,9 +180,12 @@ def export(checkpoint: Checkpoint, recipe: Recipe, out: Path, settings: Settings
     if importance is not None and chosen.importance is None:
         importance.save(names.file(".imatrix.gguf"), force=True)
         written.append(names.file(".imatrix.gguf"))
-    written += write_report(names.file, manifest, planned, errors, sizes)
+    written += write_report(lambda suffix: names.file(report + suffix), manifest, planned, errors, sizes)
     _state(names).unlink(missing_ok=True)
-    return Exported(tuple(written), manifest, planned, sum(sizes.values()))
+    whole = {artifact.suffix: sizes.pop(artifact.name)} if keep else {}
+    if sizes:
+        whole[bundle.suffix] = sum(sizes.values())
+    return Exported(tuple(written), manifest, planned, whole)
 
 
 def _calibration(checkpoint: Checkpoint, chosen: Settings) -> Calibration | None:

@@ -92,15 +92,21 @@ def plan(recipe: Recipe, architecture: Architecture) -> Plan:
                 raise RecipeFileError(
                     f"recipe {recipe.name}: rules[{number}] matches '{rule.match}', which no tensor is called"
                 )
+            if not any(rule.applies(spec, _layers(padded, spec)) for spec in specs):
+                raise RecipeFileError(
+                    f"recipe {recipe.name}: rules[{number}] is for layers {list(rule.layers or ())}, and no tensor "
+                    f"that '{rule.match}' matches is in one of them"
+                )
     planned = tuple(_plan_tensor(recipe, spec, before[spec.name], padded) for spec in specs)
     result = Plan(recipe, architecture, padded, planned)
     for tower in sorted({s.tower for s in specs}):
         bits = result.bits_per_weight(tower)
         if bits > recipe.max_bits_per_weight:
+            substituted = len(result.substitutions())
             raise RecipeFileError(
                 f"recipe {recipe.name}: the {tower} tower would take {bits:.2f} bits per weight, more than the "
-                f"{recipe.max_bits_per_weight:g} that the label allows (limit.bits_per_weight); "
-                f"{len(result.substitutions())} tensors did not get the encoding they should"
+                f"{recipe.max_bits_per_weight:g} of its limit.bits_per_weight"
+                + (f"; {substituted} tensors got another encoding than asked for" if substituted else "")
             )
     return result
 
@@ -108,6 +114,11 @@ def plan(recipe: Recipe, architecture: Architecture) -> Plan:
 def rewrite(recipe: Recipe, architecture: Architecture) -> Architecture:
     """The architecture after the recipe's rewrites."""
     return architecture.with_mlp_multiple(MLP_MULTIPLE) if "pad_mlp" in recipe.rewrites else architecture
+
+
+def _layers(architecture: Architecture, spec: TensorSpec) -> int:
+    tower = architecture.tower(spec.tower)
+    return tower.layers if tower is not None else 0
 
 
 def _complete(architecture: Architecture) -> bool:

@@ -7,7 +7,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,20 +52,22 @@ def finished(path: Path, *, force: bool, keep: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def finished_folder(path: Path, *, force: bool, mark: str) -> Iterator[Path]:
+def finished_folder(path: Path, *, force: bool, ours: Callable[[Path], bool]) -> Iterator[Path]:
     """As :func:`finished`, for a folder of files: give an empty folder, which becomes ``path`` as a whole.
 
     Args:
         path: the final name.
         force: replace an existing folder.
-        mark: a file that every such folder holds; a folder without it is somebody else's and never replaced.
+        ours: whether an existing folder is one that this program wrote; another is never replaced.
 
     Raises:
         OutputError: the folder exists and ``force`` is false, or is not ours, or it cannot be written.
     """
     refuse_existing(path, force=force, folder=True)
-    if path.exists() and any(path.iterdir()) and not (path / mark).is_file():
-        raise OutputError(f"{path} holds files but no {mark}: it is not replaced", hint="move it away first")
+    if path.exists() and any(path.iterdir()) and not ours(path):
+        raise OutputError(
+            f"{path} holds files that are not Sigrun's: it is not replaced", hint="move it away first"
+        )
     token = secrets.token_hex(6)
     partial = path.with_name(f".{path.name[:40]}.{token}{PARTIAL}")
     old = path.with_name(f".{path.name[:40]}.{token}.old")
@@ -106,8 +108,9 @@ def folder_with_room(folder: Path, nbytes: int) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"cannot write to {str(folder)!r}: {reason}") from error
     if free < nbytes:
         raise OutputError(
             f"{folder}: the export needs {nbytes / 2**20:,.0f} MiB while it works, "

@@ -55,7 +55,12 @@ def locate(model: str, revision: str | None = None) -> Folder:
     if found:
         if revision is not None:
             raise CheckpointError(f"{model} is a local folder: a revision ({revision}) means nothing there")
-        return Folder(path, path.resolve().name, None)
+        name = path.resolve().name
+        if not name.isprintable() or any("\ud800" <= c <= "\udfff" for c in name):
+            raise CheckpointError(
+                f"the folder's name {name!r} cannot be part of a file's name", hint="rename it"
+            )
+        return Folder(path, name, None)
     if path.exists():
         raise CheckpointError(
             f"{model} is a file, not a checkpoint folder", hint="pass the folder that holds it"

@@ -129,11 +129,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _summary(exported: Exported, source_nbytes: int, seconds: float) -> None:
     """Say on stderr what came out, what was measured, and what did not go as the recipe asked."""
-    size = exported.nbytes
     planned, manifest = exported.plan, exported.manifest
-    lines = [
-        f"{planned.recipe.name}: {source_nbytes / 2**20:,.1f} MiB -> {size / 2**20:,.1f} MiB in {seconds:.1f} s"
-    ]
+    sizes = ", ".join(f"{suffix} {size / 2**20:,.1f} MiB" for suffix, size in exported.nbytes.items())
+    lines = [f"{planned.recipe.name}: {source_nbytes / 2**20:,.1f} MiB -> {sizes} in {seconds:.1f} s"]
+    if ".gguf" not in exported.nbytes:
+        lines.append("  as stored in a GGUF file, which the ONNX files hold the same numbers as:")
     lines += [
         f"  {tower:5} tower  {planned.nbytes(tower) / 2**20:8.1f} MiB  "
         f"{planned.bits_per_weight(tower):.2f} bits per weight"

@@ -29,7 +29,9 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "recipes",
         help="list the variants with their sizes",
-        description="List the variants and what each file would weigh, before anything is exported.\n"
+        description="List the variants and what their files would weigh, before anything is exported:\n"
+        "each tower in the GGUF file, that file, and an ONNX bundle's models (its tokenizer and manifest\n"
+        "not counted). A '?' stands where the size of a tokenizer is not known without its files.\n"
         f"Without MODEL: {default_model().repo}. Published SigLIP models are known by heart\n"
         "and need no download.",
         epilog="examples:\n"

@@ -123,6 +123,10 @@ def _recipe(manifest: Manifest, own: str | None) -> Recipe:
             )
     except RecipeFileError as error:
         raise RecipeError(str(error)) from error
+    if recipe.name != manifest.variant:
+        raise RecipeError(
+            f"the artifact was made by the recipe '{manifest.variant}', and --recipe is '{recipe.name}'"
+        )
     if recipe.sha256 != manifest.recipe_sha256:
         note(f"the recipe '{recipe.name}' has changed since the artifact was made; its present gate is used")
     return recipe

@@ -62,9 +62,26 @@ def write_bundle(
     write_manifest(folder, manifest, form, files)
 
 
+def is_ours(folder: Path) -> bool:
+    """Whether a folder holds the manifest of an export of ours."""
+    try:
+        content = json.loads((folder / MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and "bundle" in content and "weights_sha256" in content
+
+
 def write_manifest(folder: Path, manifest: Manifest, form: Form, files: Mapping[str, Written]) -> None:
-    """Write ``manifest.json``: the export's manifest, and under ``bundle`` the form and the files."""
+    """Write ``manifest.json``: the export's manifest, and under ``bundle`` the form and the files.
+
+    Of the verification it keeps what was measured on these very numbers: the folder's own form, and nothing for
+    ``int8``, which keeps to 7 bits here and was measured with as many as the exporting machine multiplies.
+    """
     content = json.loads(manifest.to_json())
+    content["graphs"] = {}  # those of the GGUF file; the folder's own are among its files
+    if content["verification"] is not None:
+        measured = {form: content["verification"]["forms"][form]} if form != "int8" else {}
+        content["verification"] |= {"forms": measured, "int8": {}}
     content["bundle"] = {
         "form": form,
         "files": {name: {"bytes": f.nbytes, "sha256": f.sha256} for name, f in files.items()},

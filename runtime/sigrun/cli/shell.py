@@ -7,8 +7,11 @@ import contextlib
 import io
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,7 +61,25 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> 
         getattr(arguments, more).extend(rest)
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    return guarded(parser.prog, lambda: arguments.run(arguments))
+    with _terminated_as_interrupted():
+        return guarded(parser.prog, lambda: arguments.run(arguments))
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let a request to end (SIGTERM) clean up as Ctrl-C does; only a program's main thread may ask for that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def open_streams() -> None:
