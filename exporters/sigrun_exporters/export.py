@@ -139,7 +139,8 @@ def export(checkpoint: Checkpoint, recipe: Recipe, out: Path, settings: Settings
     except RecipeFileError as error:
         raise RecipeError(str(error)) from error
     calibration = _calibration(checkpoint, chosen)
-    folder_with_room(names.folder, _room(planned, chosen))
+    graphs = all_graphs(planned)
+    folder_with_room(names.folder, _room(planned, graphs, chosen))
     with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
         source = pool.submit(checkpoint.source)  # hashing gigabytes goes on beside the rest
         checkpoint = replace(checkpoint, source=source.result)
@@ -148,7 +149,6 @@ def export(checkpoint: Checkpoint, recipe: Recipe, out: Path, settings: Settings
         keep = "gguf" in chosen.formats
         partial = stack.enter_context(finished(artifact, force=chosen.force, keep=keep))
         store = stack.enter_context(stored(checkpoint, planned, names.folder, weigh))
-        graphs = all_graphs(planned)
         manifest = describe(
             checkpoint,
             planned,
@@ -225,7 +225,7 @@ def _write(
 ) -> None:
     """Write the GGUF file and open it as the runtime does: what that would refuse must not get its final name."""
     path.unlink(missing_ok=True)
-    write_gguf(path, manifest, store.plan.architecture, checkpoint.tokenizer, graphs, store)
+    write_gguf(path, manifest, checkpoint.tokenizer, graphs, store)
     with Artifact.open(path) as artifact:
         if checkpoint.tokenizer is not None:
             artifact.tokenizer()
@@ -272,12 +272,12 @@ def _gate(manifest: Manifest, chosen: Settings) -> None:
         note(f"form {form} fails its gate: {problems}")
 
 
-def _room(planned: Plan, chosen: Settings) -> int:
+def _room(planned: Plan, graphs: Graphs, chosen: Settings) -> int:
     """Bytes that an export needs while it works: the waiting weights, the GGUF file, and the ONNX files."""
     nbytes = sum(planned.nbytes(tower) for tower in TOWERS)
     room = 2 * nbytes + HEAD_BYTES
     if "onnx" in chosen.formats:
-        sizes = onnx_sizes(planned, all_graphs(planned), chosen.compute)
+        sizes = onnx_sizes(planned, graphs, chosen.compute)
         room += sum(sizes.values()) * (
             2 if chosen.layout == "hub" else 1
         )  # the hub's joint model comes on top

@@ -13,7 +13,7 @@ from sigrun.manifest import KEY, Manifest
 from sigrun.tokens import TokenizerSpec
 from sigrun_exporters.graph import Graphs
 from sigrun_exporters.store import WeightStore
-from sigrun_recipes import Architecture, ImageTower, Plan, TextTower
+from sigrun_recipes import ImageTower, Plan, TextTower
 
 FILE_TYPES = {
     "f32": gguf.LlamaFileType.ALL_F32,
@@ -31,7 +31,6 @@ ALIGNMENT = 32  # of each tensor in the file: the format's default
 def write_gguf(
     path: Path,
     manifest: Manifest,
-    architecture: Architecture,
     tokenizer: TokenizerSpec | None,
     graphs: Graphs,
     store: WeightStore,
@@ -41,14 +40,13 @@ def write_gguf(
     Args:
         path: the file to write.
         manifest: what the file says of itself.
-        architecture: the towers as stored, after the rewrites.
         tokenizer: what cuts text into tokens; none without a text tower.
         graphs: tower → compute form → graph.
         store: the weights.
     """
     writer = gguf.GGUFWriter(path, ARCHITECTURE)
     try:
-        blobs = _write_head(writer, manifest, store.plan, architecture, tokenizer, graphs)
+        blobs = _write_head(writer, manifest, store.plan, tokenizer, graphs)
         for blob in blobs:
             writer.write_tensor_data(blob)
         for tensor in store.plan.tensors:
@@ -61,14 +59,13 @@ def gguf_head_nbytes(
     path: Path,
     manifest: Manifest,
     plan: Plan,
-    architecture: Architecture,
     tokenizer: TokenizerSpec | None,
     graphs: Graphs,
 ) -> int:
     """Bytes of all that comes before the first tensor's data; written to ``path`` to find out."""
     writer = gguf.GGUFWriter(path, ARCHITECTURE)
     try:
-        _write_head(writer, manifest, plan, architecture, tokenizer, graphs)
+        _write_head(writer, manifest, plan, tokenizer, graphs)
     finally:
         writer.close()
     return path.stat().st_size
@@ -78,11 +75,11 @@ def _write_head(
     writer: gguf.GGUFWriter,
     manifest: Manifest,
     plan: Plan,
-    architecture: Architecture,
     tokenizer: TokenizerSpec | None,
     graphs: Graphs,
 ) -> list[NDArray[np.int8]]:
     """Metadata and the list of tensors; gives the graphs as they are to follow."""
+    architecture = plan.architecture  # as stored, after the rewrites
     _add_general(writer, manifest)
     if architecture.image is not None:
         _add_image(writer, architecture.image, manifest)

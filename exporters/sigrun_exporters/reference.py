@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sigrun.errors import CheckpointError, ProviderError
 from sigrun.onnx_runtime import onnxruntime
-from sigrun.sessions import PROVIDERS, usable_cpus
+from sigrun.sessions import PROVIDERS, session_options, usable_cpus
 from sigrun_exporters.checkpoint import Checkpoint
 from sigrun_exporters.graph.segments import Segment, SegmentName, segments
 from sigrun_recipes import Plan, TowerName, load, plan
@@ -207,13 +207,10 @@ class _Session:
     def __init__(self, segment: Segment, threads: int) -> None:
         self.segment = segment
         ort = onnxruntime()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.enable_mem_pattern = False
         try:
-            self._session: Any = ort.InferenceSession(segment.model, options, providers=[PROVIDERS["cpu"]])
+            self._session: Any = ort.InferenceSession(
+                segment.model, session_options(threads), providers=[PROVIDERS["cpu"]]
+            )
         except Exception as error:  # ONNX Runtime raises classes of its own that share no public base
             raise ProviderError(
                 f"ONNX Runtime {ort.__version__} cannot load a part of the float32 reference: {error}",

@@ -91,9 +91,7 @@ def predict(
     graphs = all_graphs(planned)
     manifest = _placeholder(checkpoint, planned, graphs)
     with tempfile.TemporaryDirectory() as folder:
-        head = gguf_head_nbytes(
-            Path(folder) / "head", manifest, planned, planned.architecture, checkpoint.tokenizer, graphs
-        )
+        head = gguf_head_nbytes(Path(folder) / "head", manifest, planned, checkpoint.tokenizer, graphs)
     body = sum(_aligned(len(g.model)) for forms in graphs.values() for g in forms.values())
     body += sum(_aligned(t.nbytes) for t in planned.tensors)
     return Sizes(

@@ -51,11 +51,6 @@ class WeightStore:
         self._file.seek(self._offsets[tensor.spec.name])
         return np.fromfile(self._file, np.uint8, tensor.nbytes)
 
-    def decoded(self, name: str) -> NDArray[np.float32]:
-        """The stored numbers of a tensor in its logical shape."""
-        tensor = next(t for t in self.plan.tensors if t.spec.name == name)
-        return decode(tensor.encoding.name, self.read(tensor)).reshape(tensor.spec.shape)
-
 
 ImportanceOf = Callable[[TensorPlan], NDArray[np.float32] | None]
 """What a squared error counts in each column of a stored matrix; none where nothing is known."""

@@ -32,6 +32,17 @@ def usable_cpus() -> int:
     return max(1, count or 1)
 
 
+def session_options(threads: int) -> Any:
+    """ONNX Runtime's options as every session of ours has them."""
+    options = onnxruntime().SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Memory patterns would keep the largest buffers of every batch size seen, and make nothing faster here.
+    options.enable_mem_pattern = False
+    return options
+
+
 class TowerSession:
     """A tower that runs.
 
@@ -103,12 +114,7 @@ class TowerSession:
             ProviderError: ONNX Runtime refuses the graph or its weights.
         """
         ort = onnxruntime()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Memory patterns would keep the largest buffers of every batch size seen, and make nothing faster here.
-        options.enable_mem_pattern = False
+        options = session_options(threads)
         if not optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             # In the order of the graph: by default all nodes come first that take nothing but weights.

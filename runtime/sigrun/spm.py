@@ -152,17 +152,17 @@ def _pieces(spec: TokenizerSpec) -> list[bytes]:
     for i, piece in enumerate(spec.pieces):
         raw = piece.encode("utf-8")
         body = b"".join(
-            (piece_key, _varint(len(raw)), raw, score_key, scores[4 * i : 4 * i + 4], type_fields[kinds[i]])
+            (piece_key, varint(len(raw)), raw, score_key, scores[4 * i : 4 * i + 4], type_fields[kinds[i]])
         )
         fields += (
             piece_key,
-            _varint(len(body)),
+            varint(len(body)),
             body,
         )  # ModelProto.pieces is field 1 as well
     return fields
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
     """A number in base 128, low digits first; negative ones as 64-bit two's complement."""
     if 0 <= value < 0x80:
         return bytes((value,))
@@ -176,15 +176,15 @@ def _varint(value: int) -> bytes:
 
 
 def _key(field: int, wire: int) -> bytes:
-    return _varint(field << 3 | wire)
+    return varint(field << 3 | wire)
 
 
 def _number(field: int, value: int) -> bytes:
-    return _key(field, _VARINT) + _varint(int(value))
+    return _key(field, _VARINT) + varint(int(value))
 
 
 def _blob(field: int, value: bytes) -> bytes:
-    return _key(field, _BYTES) + _varint(len(value)) + value
+    return _key(field, _BYTES) + varint(len(value)) + value
 
 
 def _text(field: int, value: str) -> bytes:

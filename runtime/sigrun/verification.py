@@ -116,7 +116,12 @@ class Verification:
 
     def lines(self) -> list[str]:
         """One line a form: its figures, and what it misses."""
-        return [f"{form:6} {agreement.line()}" for form, agreement in self.forms.items()]
+        return form_lines(self.forms)
+
+
+def form_lines(forms: Mapping[str, Agreement]) -> list[str]:
+    """One line a compute form: its figures, and what they miss."""
+    return [f"{form:6} {agreement.line()}" for form, agreement in forms.items()]
 
 
 @dataclass(frozen=True)

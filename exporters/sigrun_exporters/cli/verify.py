@@ -12,6 +12,7 @@ from sigrun.artifact import Artifact
 from sigrun.cli.shell import FAILED, OK, raw_help
 from sigrun.errors import RecipeError, SpaceError
 from sigrun.sessions import FORMS
+from sigrun.verification import form_lines
 from sigrun_exporters.notes import note
 from sigrun_recipes import Recipe, RecipeFileError, load, load_file, names
 
@@ -90,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
             form: asdict(agreement) | {"passed": agreement.passed} for form, agreement in found.items()
         },
     }
-    lines = [f"{form:6} {agreement.line()}" for form, agreement in found.items()]
+    lines = form_lines(found)
     for name in arguments.against or ():
         differs = _against(name, checkpoint, locate(arguments.reference, arguments.revision).path, seen)
         record.setdefault("against", {})[name] = differs

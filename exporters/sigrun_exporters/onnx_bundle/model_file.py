@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from sigrun.spm import varint
 from sigrun_exporters.onnx_bundle.weights import Array
 
 SMALL_ALIGNMENT = 64
@@ -130,7 +131,7 @@ def write_inside(
     heads = {name: _head(tensor) for name, tensor in declared.items()}
     size = len(graph) + sum(len(head) + _nbytes(declared[name]) for name, head in heads.items())
     with _HashedFile(path) as file:
-        file.write(rest.SerializeToString(deterministic=True) + bytes([_MODEL_GRAPH]) + _varint(size) + graph)
+        file.write(rest.SerializeToString(deterministic=True) + bytes([_MODEL_GRAPH]) + varint(size) + graph)
         for name, array in weights:
             file.write(heads[name])
             file.write(_raw(declared[name], array))
@@ -167,17 +168,8 @@ def _head(tensor: TensorProto) -> bytes:
     """A graph's initializer up to where its numbers begin."""
     nbytes = _nbytes(tensor)
     plain = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    body: bytes = plain.SerializeToString(deterministic=True) + bytes([_TENSOR_RAW_DATA]) + _varint(nbytes)
-    return bytes([_GRAPH_INITIALIZER]) + _varint(len(body) + nbytes) + body
-
-
-def _varint(value: int) -> bytes:
-    digits = bytearray()
-    while value >= 0x80:
-        digits.append(value & 0x7F | 0x80)
-        value >>= 7
-    digits.append(value)
-    return bytes(digits)
+    body: bytes = plain.SerializeToString(deterministic=True) + bytes([_TENSOR_RAW_DATA]) + varint(nbytes)
+    return bytes([_GRAPH_INITIALIZER]) + varint(len(body) + nbytes) + body
 
 
 def _raw(tensor: TensorProto, array: Array) -> memoryview:

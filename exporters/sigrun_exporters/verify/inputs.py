@@ -14,7 +14,7 @@ from sigrun.tokens import Tokenizer
 from sigrun.verification import GOLDEN_TEXT, golden_picture
 from sigrun_exporters.calibration import Calibration, Note
 from sigrun_exporters.checkpoint import Checkpoint
-from sigrun_exporters.verify.pictures import drawings
+from sigrun_exporters.verify.pictures import captions, drawings
 
 OTHER_TEXTS = (
     "a green apple",
@@ -71,11 +71,10 @@ def inputs(checkpoint: Checkpoint, calibration: Calibration | None, note: Note) 
         PictureError: a calibration picture that was readable no longer is.
         CalibrationError: none of the captions holds a word.
     """
-    scenes = drawings()
     pixels: list[NDArray[np.float32]] = []
     golden_pixels = np.empty((0, 0, 0), np.float32)
     if checkpoint.architecture.image is not None:
-        pixels = [to_pixels(scene.picture, checkpoint.preprocessing) for scene in scenes]
+        pixels = [to_pixels(scene.picture, checkpoint.preprocessing) for scene in drawings()]
         golden = Image.fromarray(golden_picture(checkpoint.preprocessing.height))
         golden_pixels = to_pixels(golden, checkpoint.preprocessing)
     ids, golden_ids = np.empty((0, 0), np.int64), np.empty(0, np.int64)
@@ -94,7 +93,7 @@ def inputs(checkpoint: Checkpoint, calibration: Calibration | None, note: Note) 
 
 def texts() -> list[str]:
     """The built-in texts."""
-    return [scene.caption for scene in drawings()] + list(OTHER_TEXTS)
+    return captions() + list(OTHER_TEXTS)
 
 
 def spaced(count: int, most: int) -> list[int]:

@@ -86,6 +86,11 @@ def drawings() -> tuple[Drawing, ...]:
     return tuple(Drawing(name, caption, draw()) for name, caption, draw in _SCENES)
 
 
+def captions() -> list[str]:
+    """The captions of the set, in order; nothing is drawn."""
+    return [caption for _, caption, _ in _SCENES]
+
+
 def _fade(width: int, height: int, top: Colour, bottom: Colour) -> NDArray[np.uint8]:
     """A vertical gradient: uint8 [height, width, 3]."""
     share = np.linspace(0, 1, height)[:, None, None]

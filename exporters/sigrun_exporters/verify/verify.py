@@ -132,8 +132,8 @@ def prove(path: Path, checkpoint: Checkpoint, plan: Plan, seen: Inputs) -> Proof
                 beyond = halves.beyond() & matrices(plan, name)
                 other = next((t.expected for n, t in towers.items() if n != name), None)
                 everything = list(range(len(tower.expected)))
-                *_, golden[name] = exact = run.embed("exact", None, [*everything, GOLDEN])
-                exact = exact[:-1]
+                embedded = run.embed("exact", None, [*everything, GOLDEN])
+                exact, golden[name] = embedded[:-1], embedded[-1]
                 graphs[name]["exact"] = build(plan, name, "exact")
                 tower.forms["exact"] = everything, exact
                 rounded: dict[frozenset[str], Floats] = {}
