@@ -77,15 +77,16 @@ class MultiHeadAttention(OpRun):
     op_domain = MICROSOFT
 
     def _run(self, q: Any, k: Any, v: Any, num_heads: int) -> Any:
-        assert q.dtype == k.dtype == v.dtype == np.float16
+        assert q.dtype == k.dtype == v.dtype
+        real = q.dtype
         batch, tokens, width = q.shape
         q, k, v = (
             _wide(x).reshape(batch, -1, num_heads, width // num_heads).swapaxes(1, 2) for x in (q, k, v)
         )
         scores = q @ k.swapaxes(2, 3) / np.float32(np.sqrt(width // num_heads))
         shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        shares = (shares / shares.sum(axis=-1, keepdims=True)).astype(np.float16)
-        return ((_wide(shares) @ v).swapaxes(1, 2).reshape(batch, tokens, width).astype(np.float16),)
+        shares = (shares / shares.sum(axis=-1, keepdims=True)).astype(real)
+        return ((_wide(shares) @ v).swapaxes(1, 2).reshape(batch, tokens, width).astype(real),)
 
 
 def operator_weights(

@@ -59,13 +59,12 @@ class _Rewriter:
 
     def add(self, node: onnx.NodeProto) -> None:
         """Take the next node over."""
-        (result,) = node.output
         if node.op_type == "Cast":
             self._cast(node)
         elif node.input[0] not in self._half:
             self.nodes.append(node)
         else:
-            self._half.add(result)
+            self._half.update(node.output)
             self._steps.get(node.op_type, self._once)(node)
 
     def _cast(self, node: onnx.NodeProto) -> None:

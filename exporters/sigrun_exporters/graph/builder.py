@@ -50,6 +50,7 @@ class GraphBuilder:
         self._counts: dict[str, int] = {}
         self._half: set[Value] = set()  # values of type float16; all others are float32
         self._cast: dict[tuple[Value, Real], Value] = {}
+        self._quantized: set[Value] = set()
 
     def input(self, name: str, shape: Sequence[int | str]) -> Value:
         """A float32 input; extents given as words are free."""
@@ -74,6 +75,16 @@ class GraphBuilder:
         if inputs[0] in self._half:
             self._half.add(unique)
         return unique
+
+    def quantized(self, x: Value) -> tuple[Value, Value, Value]:
+        """x rounded to uint8 when it comes, with its scale and zero point; once, however often it is asked for."""
+        names = (f"{x}/uint8", f"{x}/scale", f"{x}/zero")
+        if x not in self._quantized:
+            self._quantized.add(x)
+            self._nodes.append(
+                helper.make_node("DynamicQuantizeLinear", [x], list(names), name=f"{x}/quantize")
+            )
+        return names
 
     def is_half(self, value: Value) -> bool:
         """Whether ``value`` is float16."""

@@ -48,16 +48,22 @@ def linear(
 
 
 def _int8(graph: GraphBuilder, x: Value, weight: TensorPlan, bias: TensorPlan) -> Value:
-    """Activations are quantized when they come, one scale and zero point for all of them."""
+    """Activations are quantized when they come, one scale and zero point for all of them.
+
+    Matrices that multiply the same activations share that. Where there is but one, ONNX Runtime fuses both steps.
+    """
     name = weight.spec.name
     rows, columns = weight.spec.shape
     graph.weights[name] = "int8"
+    quantized, scale, zero = graph.quantized(graph.cast(x, "float32"))
     return graph.node(
-        "DynamicQuantizeMatMul",
-        x,
+        "MatMulIntegerToFloat",
+        quantized,
         graph.external(f"{name}.int8", (columns, rows), "int8"),
+        scale,
         graph.external(f"{name}.int8_scales", (rows,), "float32"),
-        "",  # zero points: symmetric
+        zero,
+        "",  # zero points of the weights: symmetric
         graph.dense(bias.spec.name, bias.spec.shape),
         domain=MICROSOFT,
         name=_label(weight),

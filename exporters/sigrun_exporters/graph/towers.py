@@ -130,7 +130,7 @@ class TowerParts(ABC):
         """One layer: [batch * tokens, width] to the same."""
         block = f"{self.prefix}.blk.{layer}"
         normed = self.norm(x, f"{block}.ln1")
-        x = self._add(x, self.attention(normed, normed, block, self.tokens))
+        x = self._add(x, self.attention(normed, block))
         return self._add(x, self.mlp(self.norm(x, f"{block}.ln2"), block))
 
     def _add(self, x: Value, change: Value) -> Value:
@@ -161,44 +161,21 @@ class TowerParts(ABC):
         activated = self.graph.node(gelu, hidden, domain=MICROSOFT, name=f"{prefix}.gelu")
         return self.linear(activated, f"{prefix}.ffn_down")
 
-    def attention(self, queries: Value, tokens: Value, prefix: str, query_count: int) -> Value:
-        """Queries [b * query_count, width] attend over tokens [b * tokens, width] → [b * query_count, width].
+    def attention(self, x: Value, prefix: str) -> Value:
+        """The tokens of an item attend to one another: [b * tokens, width] to the same.
 
-        ``b`` of the queries is the batch, or 1 for the MAP head's probe, which every picture shares.
+        One operator, which keeps products and softmax in float32 and never holds the shares of all tokens.
         """
-        q = self.linear(queries, f"{prefix}.attn_q")
-        k = self.linear(tokens, f"{prefix}.attn_k")
-        v = self.linear(tokens, f"{prefix}.attn_v")
-        half = all(self.graph.is_half(x) for x in (q, k, v))
-        mixed = self._attend_half(q, k, v) if half else self._attend(q, k, v, query_count)
+        parts = [self.linear(x, f"{prefix}.attn_{part}") for part in "qkv"]
+        if not all(self.graph.is_half(part) for part in parts):
+            parts = [self.graph.cast(part, "float32") for part in parts]
+        shape = self.graph.shape(-1, self.tokens, self.tower.width)
+        by_item = (self.graph.node("Reshape", part, shape) for part in parts)
+        mixed = self.graph.node(
+            "MultiHeadAttention", *by_item, domain=MICROSOFT, num_heads=self.tower.heads
+        )  # [b, token, width]
         flat = self.graph.node("Reshape", mixed, self.graph.shape(-1, self.tower.width))
         return self.linear(flat, f"{prefix}.attn_out")
-
-    def _attend(self, q: Value, k: Value, v: Value, query_count: int) -> Value:
-        """Attention in float32, step by step: [b, query, heads, head width]."""
-        graph = self.graph
-        q, k, v = (graph.cast(x, "float32") for x in (q, k, v))
-        q = self._heads(q, query_count, [0, 2, 1, 3])  # [b, heads, query, width]
-        k = self._heads(k, self.tokens, [0, 2, 3, 1])  # [b, heads, width, token]
-        v = self._heads(v, self.tokens, [0, 2, 1, 3])  # [b, heads, token, width]
-        scaled = graph.node("Mul", q, graph.constant(np.array(self.tower.head_width**-0.5, np.float32)))
-        shares = graph.node("Softmax", graph.node("MatMul", scaled, k), axis=-1)  # [b, heads, query, token]
-        return graph.node("Transpose", graph.node("MatMul", shares, v), perm=[0, 2, 1, 3])
-
-    def _attend_half(self, q: Value, k: Value, v: Value) -> Value:
-        """Attention in float16 as one operator: [b, query, width].
-
-        Its kernels for GPUs keep products and softmax in float32, and hold no [query, token] matrix in memory.
-        """
-        shape = self.graph.shape(-1, self.tokens, self.tower.width)
-        by_item = (self.graph.node("Reshape", x, shape) for x in (q, k, v))
-        return self.graph.node("MultiHeadAttention", *by_item, domain=MICROSOFT, num_heads=self.tower.heads)
-
-    def _heads(self, x: Value, tokens: int, order: list[int]) -> Value:
-        split = self.graph.node(
-            "Reshape", x, self.graph.shape(-1, tokens, self.tower.heads, self.tower.head_width)
-        )
-        return self.graph.node("Transpose", split, perm=order)
 
     def embedding(self, x: Value, name: str, length: int) -> None:
         """Give x [batch, length] out at unit length."""
@@ -248,9 +225,32 @@ class ImageParts(TowerParts):
             ("batch", self.tokens, width),
         )
         probe = graph.node("Reshape", self.dense("v.head.probe"), graph.shape(1, width))
-        pooled = self.attention(probe, hidden, "v.head", 1)  # [b, width]
+        pooled = self._probed(probe, hidden, "v.head")  # [b, width]
         pooled = graph.node("Add", pooled, self.mlp(self.norm(pooled, "v.head.ln"), "v.head"))
         self.embedding(pooled, "image_embeds", self.image.embedding)
+
+    def _probed(self, probe: Value, tokens: Value, prefix: str) -> Value:
+        """The probe [1, width], which every picture shares, attends over tokens [b * tokens, width]: [b, width]."""
+        graph = self.graph
+        q, k, v = (
+            self.linear(x, f"{prefix}.attn_{part}")
+            for x, part in ((probe, "q"), (tokens, "k"), (tokens, "v"))
+        )
+        q = self._heads(q, 1, [0, 2, 1, 3])  # [1, heads, 1, width]
+        k = self._heads(k, self.tokens, [0, 2, 3, 1])  # [b, heads, width, token]
+        v = self._heads(v, self.tokens, [0, 2, 1, 3])  # [b, heads, token, width]
+        scaled = graph.node("Mul", q, graph.constant(np.array(self.tower.head_width**-0.5, np.float32)))
+        shares = graph.node("Softmax", graph.node("MatMul", scaled, k), axis=-1)  # [b, heads, 1, token]
+        mixed = graph.node("Transpose", graph.node("MatMul", shares, v), perm=[0, 2, 1, 3])
+        return self.linear(
+            graph.node("Reshape", mixed, graph.shape(-1, self.tower.width)), f"{prefix}.attn_out"
+        )
+
+    def _heads(self, x: Value, tokens: int, order: list[int]) -> Value:
+        split = self.graph.node(
+            "Reshape", x, self.graph.shape(-1, tokens, self.tower.heads, self.tower.head_width)
+        )
+        return self.graph.node("Transpose", split, perm=order)
 
     def _positioned(self, x: Value, name: str) -> Value:
         """Add learned positions [tokens, width] to x [b * tokens, width]."""
