@@ -59,7 +59,7 @@ def test_pipe_by_name(tmp_path: Path) -> None:
         (b"hello, world", "not a picture"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),  # PostScript is a program
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 50, "pillow-heif"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 50, "pillow-heif|HEIF picture: it is damaged"),
         (b"\x89PNG\r\n\x1a\n", "no readable PNG picture: it is damaged or cut short"),
         (b"\xff\xd8\xff", "no readable JPEG picture: it is damaged or cut short"),
         (b"GIF89a", "nothing in it"),

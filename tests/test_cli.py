@@ -54,7 +54,7 @@ def test_classify_json_is_one_object_a_picture(emoji_q4: Path, capsys: pytest.Ca
     assert code == 1
     assert first == last
     assert [s["label"] for s in first["scores"]] == ["red apple", "owl"]
-    assert set(first["scores"][0]) == {"label", "probability", "logit"}
+    assert set(first["scores"][0]) == {"label", "probability", "logit", "cosine"}
     assert "none.png" in bad["error"]
     assert err.startswith("sigrun: error: ")
     assert err.count("\n") == 1

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sigrun.errors import SpaceError
-from sigrun.scores import Score, Scoring, logits, probability, rank
+from sigrun.scores import Score, Scoring, check_limits, cosines, logits, probability, rank, softmax
 
 SCORING = Scoring(logit_scale=4.7215, logit_bias=-16.5)
 
@@ -72,36 +72,106 @@ def test_probabilities_mirror_and_keep_order(values: list[float]) -> None:
     assert (np.diff(found[order]) >= 0).all()
 
 
+AS_IT_IS = Scoring(0.0, 0.0)  # a logit is the cosine
+
+
+def test_softmax() -> None:
+    found = softmax([[0.0, math.log(3.0)], [5.0, 5.0]])
+    np.testing.assert_allclose(found, [[0.25, 0.75], [0.5, 0.5]], rtol=1e-14)
+    np.testing.assert_array_equal(softmax([2.0]), [1.0])
+    np.testing.assert_array_equal(softmax([1e30, -1e30, 1e30]), [0.5, 0.0, 0.5])
+
+
+def test_softmax_keeps_the_rows_of_failed_pictures_apart() -> None:
+    found = softmax([[math.nan, 0.0], [0.0, 0.0]])
+    assert np.isnan(found[0]).all()
+    np.testing.assert_array_equal(found[1], [0.5, 0.5])
+
+
+@pytest.mark.parametrize("nothing", [[], [[], []], 3.0])
+def test_softmax_of_no_label(nothing: object) -> None:
+    with pytest.raises(ValueError, match="no label"):
+        softmax(nothing)  # type: ignore[arg-type]
+
+
+@given(st.lists(st.floats(-700, 700), min_size=1, max_size=20), st.floats(-50, 50))
+def test_softmax_sums_to_one_and_knows_no_bias(values: list[float], bias: float) -> None:
+    found = softmax(values)
+    assert found.sum() == pytest.approx(1, abs=1e-12)
+    np.testing.assert_allclose(softmax(np.array(values) + bias), found, rtol=1e-9, atol=1e-15)
+
+
 def test_rank_puts_the_best_first_and_keeps_ties_in_order() -> None:
-    found = rank(["a", "b", "c", "d"], np.array([1.0, 2.0, 1.0, 2.0], np.float32))
+    cosines = np.array([0.25, 0.5, 0.25, 0.5], np.float32)
+    found = rank(["a", "b", "c", "d"], cosines, Scoring(math.log(2.0), 0.5))
     assert [score.label for score in found] == ["b", "d", "a", "c"]
-    assert found[0] == Score("b", float(probability(2.0)), 2.0)
+    assert found[0] == Score("b", float(probability(1.5)), 1.5, 0.5)
 
 
 def test_rank_goes_by_logit_where_probabilities_saturate() -> None:
-    found = rank(["good", "better"], [50.0, 60.0])
+    found = rank(["good", "better"], [0.5, 0.6], Scoring(math.log(100.0), 0.0))
     assert found[0].probability == found[1].probability == 1.0
     assert found[0].label == "better"
 
 
+def test_rank_gives_the_logits_that_logits_gives() -> None:
+    images, texts = unit(1, 64, 0), unit(9, 64, 1)
+    found = rank(list("abcdefghi"), cosines(images, texts)[0], SCORING)
+    expected = logits(images, texts, SCORING)[0]
+    assert [s.logit for s in found] == sorted((float(x) for x in expected), reverse=True)
+    for score in found:
+        assert score.logit == expected["abcdefghi".index(score.label)]
+
+
 def test_rank_top() -> None:
-    assert [score.label for score in rank(["a", "b", "c"], [1.0, 3.0, 2.0], top=2)] == ["b", "c"]
-    assert rank([], []) == []
+    found = rank(["a", "b", "c"], [0.1, 0.3, 0.2], AS_IT_IS, top=2)
+    assert [score.label for score in found] == ["b", "c"]
+    assert len(rank(["a"], [0.1], AS_IT_IS, top=np.int64(5))) == 1  # type: ignore[arg-type]
+    assert rank([], [], AS_IT_IS) == []
 
 
-def test_rank_puts_nan_last() -> None:
-    assert [score.label for score in rank(["a", "b"], [math.nan, -9.0])] == ["b", "a"]
+def test_rank_threshold_keeps_what_reaches_it() -> None:
+    cosines = [0.0, -1.0, 1.0]
+    found = rank(["half", "low", "high"], cosines, AS_IT_IS, threshold=0.5)
+    assert [score.label for score in found] == ["high", "half"]
+    assert rank(["half"], [0.0], AS_IT_IS, threshold=0.5000001) == []
+    assert len(rank(["a", "b", "c"], cosines, AS_IT_IS, threshold=0)) == 3
+    assert [s.label for s in rank(["a", "b", "c"], cosines, AS_IT_IS, threshold=0.1, top=1)] == ["c"]
 
 
-def test_rank_wants_one_logit_a_label() -> None:
+def test_rank_puts_nan_last_and_under_every_threshold() -> None:
+    cosines = [math.nan, -0.9]
+    assert [score.label for score in rank(["a", "b"], cosines, AS_IT_IS)] == ["b", "a"]
+    assert [score.label for score in rank(["a", "b"], cosines, AS_IT_IS, threshold=0.0)] == ["b"]
+
+
+def test_rank_wants_one_cosine_a_label() -> None:
     with pytest.raises(ValueError, match="2 labels"):
-        rank(["a", "b"], [1.0])
+        rank(["a", "b"], [1.0], AS_IT_IS)
+
+
+@pytest.mark.parametrize("top", [0, -1, 1.5, True, "3", math.nan])
+def test_top_is_a_number_of_labels(top: object) -> None:
+    with pytest.raises(ValueError, match="top must be a whole number of at least 1"):
+        check_limits(top, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threshold", [-0.01, 1.01, math.nan, math.inf, True, "0.5"])
+def test_threshold_is_a_probability(threshold: object) -> None:
+    with pytest.raises(ValueError, match="threshold is a probability"):
+        check_limits(None, threshold)  # type: ignore[arg-type]
+
+
+def test_limits_that_can_be_meant() -> None:
+    for top, threshold in ((None, None), (1, 0), (10**6, 1), (np.int32(3), np.float32(0.5))):
+        check_limits(top, threshold)  # type: ignore[arg-type]
 
 
 def test_score_as_json() -> None:
-    score = rank(["a cat"], np.array([1.5], np.float32))[0]
+    score = rank(["a cat"], np.array([0.75], np.float32), Scoring(math.log(2.0), 0.0))[0]
     assert json.loads(json.dumps(score.to_json())) == {
         "label": "a cat",
         "probability": score.probability,
         "logit": 1.5,
+        "cosine": 0.75,
     }

@@ -14,33 +14,40 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from sigrun.embeddings import Embeddings, LabelSet
+    from sigrun.calibrate import Calibration
+    from sigrun.embeddings import EmbeddedPicture, Embeddings
     from sigrun.errors import (
         ArtifactError,
         CheckpointError,
         OutputError,
         PictureError,
         ProviderError,
+        ProviderWarning,
         RecipeError,
         SigrunError,
         SpaceError,
         TextError,
         VerificationError,
     )
+    from sigrun.labels import LabelSet
     from sigrun.model import Info, Siglip
-    from sigrun.scores import Score
+    from sigrun.scores import Score, Scoring
 
 __all__ = [
     "ArtifactError",
+    "Calibration",
     "CheckpointError",
+    "EmbeddedPicture",
     "Embeddings",
     "Info",
     "LabelSet",
     "OutputError",
     "PictureError",
     "ProviderError",
+    "ProviderWarning",
     "RecipeError",
     "Score",
+    "Scoring",
     "Siglip",
     "SigrunError",
     "SpaceError",
@@ -50,10 +57,13 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Calibration": "calibrate",
+    "EmbeddedPicture": "embeddings",
     "Embeddings": "embeddings",
     "Info": "model",
-    "LabelSet": "embeddings",
+    "LabelSet": "labels",
     "Score": "scores",
+    "Scoring": "scores",
     "Siglip": "model",
 }
 """Where a name is; the others are errors. Importing the package loads none of this until it is asked for."""

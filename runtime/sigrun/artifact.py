@@ -177,8 +177,8 @@ class Artifact:
         except ArtifactError as error:
             raise error.at(self.path) from error
 
-    def release(self, name: str) -> None:
-        """Give a weight's file pages back to the system once it is unpacked."""
+    def release(self, name: str | None = None) -> None:
+        """Give a weight's file pages back to the system once it is unpacked; without a name, those of all."""
         self._file.release(name)
 
     def close(self) -> None:

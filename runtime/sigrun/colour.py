@@ -60,7 +60,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Part a picture into its colour (8-bit, no alpha) and its alpha (mode L), if it has any."""
     if image.mode.startswith("I;16"):
-        return _sixteen_bits(np.asarray(image)), None
+        values = np.asarray(image)
+        clear = image.info.get("transparency")  # of a PNG: the value that is transparent
+        alpha = Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))
+        return _sixteen_bits(values), alpha if isinstance(clear, int) else None
     if image.mode == "I":
         return _integers(np.asarray(image)), None
     if image.mode == "F":

@@ -11,6 +11,8 @@
     ├── SpaceError        vectors of two embedding spaces would be mixed
     └── ProviderError     ONNX Runtime cannot run the tower as asked
 
+One warning, ``ProviderWarning``: a way to run a tower was passed over, or is used only in part.
+
 Each message says what happened, to which file or value, and why; ``hint`` is the way out.
 """
 
@@ -83,3 +85,7 @@ class SpaceError(SigrunError):
 
 class ProviderError(SigrunError):
     """ONNX Runtime cannot run the tower as asked."""
+
+
+class ProviderWarning(UserWarning):
+    """A tower does not run where it might have been expected to; the text says why."""

@@ -138,9 +138,12 @@ class GgufFile:
             self._release(self.tensors[name].offset + start, len(part))
         return digest.hexdigest()
 
-    def release(self, name: str) -> None:
-        """Let the operating system take a tensor's pages back; they are read again when needed."""
-        self._release(self.tensors[name].offset, self.tensors[name].nbytes)
+    def release(self, name: str | None = None) -> None:
+        """Let the operating system take a tensor's pages back, or all of the file's; they are read again when needed."""
+        if name is None:
+            self._release(0, self.nbytes)
+        else:
+            self._release(self.tensors[name].offset, self.tensors[name].nbytes)
 
     def _release(self, offset: int, nbytes: int) -> None:
         advise = getattr(mmap, "MADV_DONTNEED", None)

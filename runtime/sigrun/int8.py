@@ -29,7 +29,7 @@ _PRODUCT = (
 
 @dataclass(frozen=True)
 class Int8:
-    """A [N, K] matrix as com.microsoft.DynamicQuantizeMatMul takes it: weight = scale * q.
+    """A [N, K] matrix as com.microsoft.MatMulIntegerToFloat takes it: weight = scale * q.
 
     Attributes:
         q: int8 [K, N].

@@ -26,7 +26,7 @@ TOWERS: tuple[TowerName, ...] = get_args(TowerName)
 Packing = Literal["dense", "nbits", "int8", "dense16", "nbits16"]
 """How a graph takes a weight: ``dense`` as one float32 initializer under the tensor's name; ``nbits`` as what
 MatMulNBits takes, one initializer a part under the tensor's name with ``.q``, ``.scales`` and, where the encoding
-has them, ``.zeros`` or ``.minima`` (:meth:`sigrun.nbits.NBits.parts`); ``int8`` as what DynamicQuantizeMatMul
+has them, ``.zeros`` or ``.minima`` (:meth:`sigrun.nbits.NBits.parts`); ``int8`` as what MatMulIntegerToFloat
 takes, with ``.int8`` and ``.int8_scales`` (:mod:`sigrun.int8`); ``dense16`` and ``nbits16`` as the first two, with
 float16 for float32."""
 

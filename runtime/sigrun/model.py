@@ -3,78 +3,37 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
+from sigrun import pipeline, zero_shot
 from sigrun.artifact import Artifact
-from sigrun.embeddings import Embeddings, LabelSet, same_space
-from sigrun.errors import ArtifactError, PictureError, ProviderError, TextError
-from sigrun.manifest import TOWERS, Manifest, TowerName
-from sigrun.pixels import DEFAULT_MAX_PIXELS, Picture, open_picture, to_pixels
-from sigrun.prepared import Cache, cache_folder
-from sigrun.scores import Score, logits, rank
-from sigrun.sessions import FORMS, PROVIDERS, TowerSession, usable_cpus
-from sigrun.tokens import Tokenizer
-
-MOST_THREADS = 256
-MICRO_BATCH_TOKENS = 1500
-"""Tokens run at once: on a CPU larger batches are no faster per picture and hold more memory."""
-
-
-@dataclass(frozen=True)
-class Info:
-    """What a loaded model is.
-
-    Attributes:
-        path: the artifact.
-        nbytes: its size in bytes.
-        tower_nbytes: tower → bytes of its stored weights.
-        loaded: towers in memory now.
-        compute: compute form.
-        provider: where it runs.
-        threads: threads within one run.
-        manifest: everything the file says of itself.
-    """
-
-    path: str
-    nbytes: int
-    tower_nbytes: Mapping[str, int]
-    loaded: tuple[TowerName, ...]
-    compute: str
-    provider: str
-    threads: int
-    manifest: Manifest
+from sigrun.batches import micro_batch
+from sigrun.calibrate import Calibration, Truth, calibrate
+from sigrun.cpus import default_threads
+from sigrun.embeddings import EmbeddedPicture, Embeddings, same_space
+from sigrun.info import Info as Info
+from sigrun.labels import LabelSet, Origin
+from sigrun.manifest import TOWERS, TowerName
+from sigrun.pictures import DEFAULT_MAX_PIXELS, Decode, Picture, Rules
+from sigrun.prepared import Cache
+from sigrun.scores import Score, Scoring, check_limits
+from sigrun.selftest import SelfTest
+from sigrun.sessions import TowerSession
+from sigrun.templates import chosen
+from sigrun.texts import embed_texts, listed_texts
+from sigrun.towers import Settings, Towers, no_such_tower
 
 
 class Siglip:
     """A SigLIP model. Make one with :meth:`load`; safe to use from several threads."""
 
-    def __init__(
-        self,
-        artifact: Artifact,
-        compute: str,
-        provider: str,
-        threads: int,
-        max_pixels: int,
-        cache: Path | None = None,
-    ) -> None:
+    def __init__(self, artifact: Artifact, settings: Settings) -> None:
         self._artifact = artifact
-        self._compute = compute
-        self._provider = provider
-        self._threads = threads
-        self._max_pixels = max_pixels
-        self._cache = cache
-        self._sessions: dict[TowerName, TowerSession] = {}
-        self._tokenizer: Tokenizer | None = None
-        self._lock = threading.RLock()
+        self._settings = settings
+        self._towers = Towers(artifact, settings)
+        self._absolute = os.path.abspath(artifact.path)  # noqa: PTH100  (links stay links)
 
     @classmethod
     def load(
@@ -86,6 +45,7 @@ class Siglip:
         threads: int | None = None,
         towers: Literal["auto", "image", "text", "both"] = "auto",
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        decode: Decode = "exact",
         cache: Cache = "auto",
     ) -> Self:
         """Open an artifact.
@@ -96,27 +56,26 @@ class Siglip:
         Args:
             path: a ``.gguf`` file made by ``sigrun-export``.
             compute: ``exact`` multiplies the stored numbers in float32; ``int8`` rounds the layers anew to 8 bits,
-                which CPUs multiply several times faster; ``auto`` is ``exact`` in this version.
-            provider: where to run; this version has ``cpu``, and ``auto`` means it.
-            threads: threads within one run; by default one for each CPU that the process may use.
+                which CPUs multiply several times faster; ``f16`` and ``w4f16`` compute in 16 bits, for GPUs, and run
+                on CPUs slowly. ``auto`` is, on CPUs, ``int8`` where the artifact's own verification passed, else
+                ``exact``; on GPUs ``f16`` where it fits into free memory, else ``w4f16``.
+            provider: where to run: ``cpu``, ``cuda``, ``cuda:1`` for the second device, and others, see
+                ``sigrun.providers``. ``auto`` takes the first that is installed, starts and passes its self-test, and
+                warns of those that it passes over; one that is named must work.
+            threads: threads within one run; by default one for each physical core that the process may use.
             towers: which to unpack now; ``auto`` unpacks each when it is first used.
             max_pixels: pictures of more pixels are refused before they are decoded.
+            decode: ``fast`` decodes large JPEGs at a fraction of their size, which changes their pixels a little.
             cache: the folder in which the matrices of form ``int8`` are kept, so that the next process need not round
                 them again; none to keep nothing. ``auto`` is what the environment variable ``SIGRUN_CACHE`` names, a
                 folder or ``off``, and without it ``sigrun`` among the user's caches.
 
         Raises:
             ArtifactError: the file is missing, damaged or foreign.
-            ProviderError: the compute form or provider does not exist here.
+            ProviderError: the compute form or provider does not exist or does not work here.
+            ValueError: ``towers`` or ``decode`` is unknown.
         """
-        form = FORMS[0] if compute == "auto" else compute
-        if form not in FORMS:
-            raise ProviderError(f"there is no compute form '{compute}'; there are: auto, {', '.join(FORMS)}")
-        where = next(iter(PROVIDERS)) if provider == "auto" else provider
-        if where not in PROVIDERS:
-            raise ProviderError(f"there is no provider '{provider}'; there are: auto, {', '.join(PROVIDERS)}")
-        if threads is not None and not 1 <= threads <= MOST_THREADS:
-            raise ProviderError(f"threads must be 1 to {MOST_THREADS}, not {threads}")
+        settings = Settings(compute, provider, threads, max_pixels, decode, cache)
         wanted: dict[str, tuple[TowerName, ...]] = {
             "auto": (),
             "image": ("image",),
@@ -125,8 +84,7 @@ class Siglip:
         }
         if towers not in wanted:
             raise ValueError(f"towers must be one of {', '.join(wanted)}, not {towers!r}")
-        kept = cache_folder(cache)
-        model = cls(Artifact.open(path), form, where, threads or usable_cpus(), max_pixels, kept)
+        model = cls(Artifact.open(path), settings)
         try:
             for tower in wanted[towers]:
                 model._session(tower)
@@ -136,7 +94,10 @@ class Siglip:
         return model
 
     def __repr__(self) -> str:
-        return f"<Siglip {self._artifact.path} compute={self._compute} loaded={self._loaded()}>"
+        return f"<Siglip {self._artifact.path} compute={self._settings.compute} loaded={self._loaded()}>"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _reopened, (type(self), self._absolute, self._settings, self.space)
 
     @property
     def space(self) -> str:
@@ -147,57 +108,63 @@ class Siglip:
     def info(self) -> Info:
         """What this model is and which towers are in memory."""
         artifact = self._artifact
+        first = self._towers.first()
         return Info(
             path=artifact.path,
             nbytes=artifact.nbytes,
             tower_nbytes={tower: artifact.tower_nbytes(tower) for tower in artifact.towers},
             loaded=self._loaded(),
-            compute=self._compute,
-            provider=self._provider,
-            threads=self._threads,
+            compute=first.compute,
+            provider=first.provider,
+            threads=self._towers.threads,
             manifest=artifact.manifest,
+            running=self._towers.running(),
         )
 
-    def embed_images(self, pictures: Iterable[Picture]) -> Embeddings:
-        """Embed pictures: paths, bytes, file objects, Pillow images or uint8 arrays.
+    def embed_images(
+        self,
+        pictures: Iterable[Picture],
+        *,
+        features: bool = False,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> Embeddings:
+        """Embed pictures: paths, data URIs, bytes, file objects, Pillow images or uint8 arrays.
 
-        A picture that cannot be read becomes an error of its row; the others are not touched by it.
+        A picture that cannot be read becomes an error of its row; the others are not touched by it. While some are
+        computed, the next are decoded.
+
+        Args:
+            pictures: any number of them, asked for a little ahead of what is computed.
+            features: give the last hidden state too, a vector a patch, as the eyes of a language model take it.
+            on_progress: called now and then with the number of pictures that were done since the last call.
 
         Returns:
             Embeddings, float32 [n, width].
         """
-        if _one_picture(pictures):
-            raise PictureError(
-                f"pictures must be a list of pictures, not one {type(pictures).__name__}",
-                hint="write [picture]",
-            )
-        session = self._session("image")
+        eyes = self._eyes(pictures)
+        return pipeline.collect(pictures, eyes, space=self.space, features=features, on_progress=on_progress)
+
+    def iter_images(
+        self, pictures: Iterable[Picture], *, features: bool = False
+    ) -> Iterator[EmbeddedPicture]:
+        """Embed pictures one after the other, in the order given, however many: nothing is kept.
+
+        As :meth:`embed_images` otherwise. What ``pictures`` raises is raised after the rows of those before. The
+        threads that decode end with the iterator; ``close()`` ends it early.
+        """
+        return pipeline.embed(pictures, self._eyes(pictures), features=features)
+
+    def _eyes(self, pictures: object) -> pipeline.Eyes:
+        """What pictures are embedded with.
+
+        Raises:
+            PictureError: this is one picture where a list of pictures belongs.
+        """
+        pipeline.refuse_one_picture(pictures)
         preprocessing = self._artifact.manifest.preprocessing
-        vectors: list[NDArray[np.float32]] = []
-        errors: dict[int, PictureError] = {}
-        pending: list[tuple[int, NDArray[np.float32]]] = []
-
-        def flush() -> None:
-            if pending:
-                embeds = session.embed(np.stack([pixels for _, pixels in pending]))
-                for (row, _), vector in zip(pending, embeds, strict=True):
-                    vectors[row] = vector
-                pending.clear()
-
-        blank = np.full(session.width, np.nan, np.float32)
-        for row, picture in enumerate(pictures):
-            vectors.append(blank)
-            try:
-                pending.append(
-                    (row, to_pixels(open_picture(picture, max_pixels=self._max_pixels), preprocessing))
-                )
-            except PictureError as error:
-                errors[row] = error
-            if len(pending) == _micro_batch(session):
-                flush()
-        flush()
-        stacked = np.stack(vectors) if vectors else np.empty((0, session.width), np.float32)
-        return Embeddings(stacked, self.space, errors)
+        rules = Rules(self._settings.max_pixels, self._settings.decode, preprocessing.least)
+        threads = pipeline.decoders(self._settings.threads or default_threads())
+        return pipeline.Eyes(self._session("image"), preprocessing, rules, threads)
 
     def embed_texts(
         self, texts: Sequence[str], *, on_progress: Callable[[int], object] | None = None
@@ -215,27 +182,19 @@ class Siglip:
             TextError: a text is empty or not a string.
             ArtifactError: the artifact has no text tower.
         """
-        if isinstance(texts, str):
-            raise TextError("texts must be a list of strings, not one string", hint="write [text]")
-        listed = list(texts)
+        listed = listed_texts(texts)
         session = self._session("text")
-        if not listed:
-            return Embeddings(np.empty((0, session.width), np.float32), self.space)
-        tokens = self._text_tokenizer().encode(listed)
-        size = _micro_batch(session)
-        parts = []
-        for start in range(0, len(listed), size):
-            ids = tokens.ids[start : start + size]  # [n, context]
-            parts.append(session.embed(self._artifact.token_rows(ids)))
-            if on_progress is not None:
-                on_progress(len(ids))
-        return Embeddings(np.concatenate(parts), self.space, cut=tuple(np.flatnonzero(tokens.cut).tolist()))
+        tokenizer = self._towers.tokenizer()
+        return embed_texts(
+            listed, self._artifact, session, tokenizer, micro_batch(session.tokens, session.form), on_progress
+        )
 
     def label_set(
         self,
         labels: Sequence[str],
         *,
         template: str = "{}",
+        templates: Sequence[str] | None = None,
         on_progress: Callable[[int], object] | None = None,
     ) -> LabelSet:
         """Embed labels once, to classify many pictures with them.
@@ -243,73 +202,133 @@ class Siglip:
         Args:
             labels: at least one, none empty.
             template: a sentence with ``{}`` where the label goes, such as ``This is a photo of {}.``
-            on_progress: called after each micro-batch with the number of labels in it.
+            templates: several sentences instead, such as ``sigrun.templates.IMAGENET_80``: a label's vector is then the
+                mean of its unit vectors in each of them, of unit length again.
+            on_progress: called now and then with the number of labels that were done since the last call.
 
         Raises:
-            TextError: there are no labels, one is empty, or the template has no ``{}``.
+            TextError: there are no labels, one is empty, a template has no ``{}``, or both kinds are given.
             ArtifactError: the artifact has no text tower.
         """
-        listed = [] if isinstance(labels, str) else list(labels)
-        if not listed:
-            given = isinstance(labels, str) and labels
-            raise TextError(
-                "there is no list of labels to score",
-                hint=f'write ["{labels}"]' if given else 'give at least one, such as ["a cat"]',
-            )
-        if "{}" not in template:
-            raise TextError(f"the template {template!r} has no {{}} where the label would go")
-        for number, label in enumerate(listed, 1):
-            if not isinstance(label, str):
-                raise TextError(f"label {number} is not a text: {label!r}")
-            if not label.strip():
-                raise TextError(f"label {number} is empty: {label!r}")
-        filled = [template.replace("{}", label) for label in listed]
-        return LabelSet(tuple(listed), self.embed_texts(filled, on_progress=on_progress))
+        manifest = self._artifact.manifest
+        origin = Origin(
+            f"{manifest.model} {manifest.variant}", manifest.canonicalisation or "none", manifest.scoring
+        )
 
-    def classify(self, picture: Picture, labels: Sequence[str] | LabelSet) -> list[Score]:
+        def embed(texts: Sequence[str], advance: Callable[[int], object] | None) -> Embeddings:
+            return self.embed_texts(texts, on_progress=advance)
+
+        return zero_shot.make(embed, labels, chosen(template, templates), origin, on_progress)
+
+    def classify(
+        self,
+        picture: Picture,
+        labels: Sequence[str] | LabelSet,
+        *,
+        top: int | None = None,
+        threshold: float | None = None,
+    ) -> list[Score]:
         """Score one picture against labels, best first.
 
         Each probability stands for itself: how likely that text fits the picture. They do not sum to 1.
+
+        Args:
+            picture: what :meth:`embed_images` takes as one of its pictures.
+            labels: texts, or a set made of them, which need not be embedded again.
+            top: keep only so many.
+            threshold: keep only labels of at least this probability.
 
         Raises:
             PictureError: the picture cannot be read.
             TextError: there are no labels or one is empty.
             SpaceError: the label set was made by another model.
             ArtifactError: the artifact has no text tower.
+            ValueError: ``top`` or ``threshold`` cannot be meant.
         """
-        chosen = labels if isinstance(labels, LabelSet) else self.label_set(labels)
+        check_limits(top, threshold)
+        wanted = labels if isinstance(labels, LabelSet) else self.label_set(labels)
+        same_space(self.space, wanted.space)
         embedded = self.embed_images([picture])
         if embedded.errors:
             raise embedded.errors[0]
-        return self.score(embedded, chosen)[0]
+        return self.score(embedded, wanted, top=top, threshold=threshold)[0]
 
-    def score(self, images: Embeddings, labels: LabelSet) -> list[list[Score]]:
+    def score(
+        self,
+        images: Embeddings,
+        labels: LabelSet,
+        *,
+        top: int | None = None,
+        threshold: float | None = None,
+    ) -> list[list[Score]]:
         """Score embedded pictures against labels: one list a picture, best first. Rows that failed give no scores.
+
+        A set that was calibrated is scored with its own constants, any other with this model's.
+
+        Args:
+            images: pictures, embedded.
+            labels: labels, embedded.
+            top: keep only so many of each picture.
+            threshold: keep only labels of at least this probability.
 
         Raises:
             SpaceError: the pictures or the labels were embedded by another model.
-            ArtifactError: the artifact has no text tower, so no scoring constants.
+            ArtifactError: neither the set nor the artifact has scoring constants: they need both towers.
+            ValueError: ``top`` or ``threshold`` cannot be meant.
         """
-        scoring = self._artifact.manifest.scoring
-        if scoring is None:
-            raise no_such_tower(self._artifact, "text" if "image" in self._artifact.towers else "image")
         same_space(self.space, images.space)
-        same_space(self.space, labels.embeddings.space)
-        matrix = logits(images.vectors, labels.embeddings.vectors, scoring)  # [n, labels]
-        return [
-            [] if row in images.errors else rank(labels.labels, matrix[row]) for row in range(len(images))
-        ]
+        return zero_shot.score(images, labels, self._scoring(labels), top=top, threshold=threshold)
+
+    def calibrate(
+        self,
+        labels: LabelSet,
+        pictures: Iterable[Picture],
+        truths: Sequence[Truth],
+        *,
+        scale: bool = True,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> Calibration:
+        """Fit bias and scale of the scores to a few pictures whose labels are known.
+
+        Ranking does not change; probabilities become those of your pictures and labels. The result holds the set with
+        the new constants, and what they do to pictures that the fit did not see.
+
+        Args:
+            labels: the set to calibrate.
+            pictures: at least two of them readable. One that cannot be read is left out, and the result says so.
+            truths: for each picture the label that fits it, or a list of all that do, which may be empty.
+            scale: fit the scale too, not the bias alone.
+            on_progress: called now and then with the number of pictures that were done since the last call.
+
+        Raises:
+            TextError: a truth is not among the labels, or they are not as many as the pictures.
+            PictureError: fewer than two pictures can be read.
+            SpaceError: the set was made by another model.
+            ArtifactError: there are no constants to start from.
+        """
+        same_space(self.space, labels.space)
+        scoring = self._scoring(labels)
+        images = self.embed_images(pictures, on_progress=on_progress)
+        return calibrate(labels, images, truths, scoring, scale=scale)
+
+    def self_test(self, tower: TowerName | None = None) -> SelfTest:
+        """Embed a known picture and a known text and compare with what the exporter computed; raises nothing.
+
+        On CPUs this is done only when it is asked for: it costs as much as embedding a picture and a text. On any other
+        provider it is done once, when a tower is first used.
+
+        Args:
+            tower: test this one alone.
+        """
+        return self._towers.test(self._artifact.towers if tower is None else (tower,))
 
     def unload(self, tower: TowerName) -> None:
         """Give a tower's memory back; it is unpacked again when next used."""
-        with self._lock:
-            self._sessions.pop(tower, None)
+        self._towers.unload(tower)
 
     def close(self) -> None:
-        """Give everything back."""
-        with self._lock:
-            self._sessions.clear()
-            self._artifact.close()
+        """Give everything back. The model cannot be used any more."""
+        self._towers.close()
 
     def __enter__(self) -> Self:
         return self
@@ -320,44 +339,28 @@ class Siglip:
         self.close()
 
     def _session(self, tower: TowerName) -> TowerSession:
-        with self._lock:
-            session = self._sessions.get(tower)
-            if session is None:
-                if tower not in self._artifact.towers:
-                    raise no_such_tower(self._artifact, tower)
-                session = TowerSession(self._artifact, tower, self._compute, self._threads, cache=self._cache)
-                self._sessions[tower] = session
-            return session
+        return self._towers.get(tower)
+
+    def _scoring(self, labels: LabelSet) -> Scoring:
+        scoring = labels.constants(self._artifact.manifest.scoring)
+        if scoring is None:
+            raise no_such_tower(self._artifact, "text" if "image" in self._artifact.towers else "image")
+        return scoring
 
     def _loaded(self) -> tuple[TowerName, ...]:
-        with self._lock:
-            return tuple(self._sessions)
-
-    def _text_tokenizer(self) -> Tokenizer:
-        with self._lock:
-            if self._tokenizer is None:
-                self._tokenizer = Tokenizer(self._artifact.tokenizer())
-            return self._tokenizer
+        return tuple(self._towers.running())
 
 
-def no_such_tower(artifact: Artifact, tower: TowerName) -> ArtifactError:
-    """The error of asking an artifact for a tower that it was exported without."""
-    have = " and ".join(artifact.towers) or "no"
-    return ArtifactError(
-        f"{artifact.path}: has no {tower} tower: the checkpoint it was exported from "
-        f"({artifact.manifest.source.model}) holds the {have} tower alone",
-        hint="embed pictures with it; to score labels, export a checkpoint with both towers"
-        if tower == "text"
-        else "export a checkpoint with both towers",
-    )
+def _reopened(kind: type[Siglip], path: str, settings: Settings, space: str) -> Siglip:
+    """A model that was pickled, from its path.
 
-
-def _micro_batch(session: TowerSession) -> int:
-    return max(1, MICRO_BATCH_TOKENS // session.tokens)
-
-
-def _one_picture(pictures: object) -> bool:
-    """Whether somebody handed over a picture where a list of pictures belongs."""
-    if isinstance(pictures, np.ndarray):
-        return pictures.ndim <= 3
-    return isinstance(pictures, str | bytes | os.PathLike | Image.Image) or hasattr(pictures, "read")
+    Raises:
+        SpaceError: there is a model of another embedding space by now.
+    """
+    model = kind(Artifact.open(path), settings)
+    try:
+        same_space(space, model.space)
+    except BaseException:
+        model.close()
+        raise
+    return model

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sigrun.decoders import Box
 from sigrun.errors import ArtifactError, PictureError
 from sigrun.pictures import DEFAULT_MAX_PIXELS, Picture, open_picture
 
@@ -88,6 +89,13 @@ class Preprocessing:
             return f"squashed to {size}"
         return f"shorter side made {self.short_side}, then the middle {size} cropped"
 
+    @property
+    def least(self) -> tuple[int, int]:
+        """Width and height that a picture's own must not fall below, lest it be enlarged."""
+        if self.short_side is None:
+            return self.width, self.height
+        return self.short_side, self.short_side
+
     def to_json(self) -> PreprocessingJson:
         """The settings as plain JSON values; :meth:`from_json` reads them back."""
         plain: PreprocessingJson = {
@@ -135,12 +143,15 @@ class Preprocessing:
         )
 
 
-def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.float32]:
+def to_pixels(
+    image: Image.Image, preprocessing: Preprocessing, box: Box | None = None
+) -> NDArray[np.float32]:
     """Turn a picture into the image tower's input.
 
     Args:
         image: mode RGB, any size; see :func:`open_picture`.
         preprocessing: as recorded in the artifact.
+        box: the part of ``image`` that is the picture; without, all of it. See :class:`sigrun.decoders.Opened`.
 
     Returns:
         float32 [3, height, width], channels R, G, B.
@@ -152,7 +163,7 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.fl
         raise PictureError(
             f"a picture in mode {image.mode} was given; RGB is wanted", hint="use open_picture"
         )
-    shaped = np.asarray(_shaped(image, preprocessing))  # uint8 [H, W, 3]
+    shaped = np.asarray(_shaped(image, preprocessing, box))  # uint8 [H, W, 3]
     table = _table(preprocessing.mean, preprocessing.std)
     pixels = np.empty((3, preprocessing.height, preprocessing.width), np.float32)
     for channel in range(3):
@@ -160,14 +171,15 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.fl
     return pixels
 
 
-def _shaped(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+def _shaped(image: Image.Image, preprocessing: Preprocessing, box: Box | None) -> Image.Image:
     """The picture at the tower's size."""
     width, height = preprocessing.width, preprocessing.height
     resample = _FILTERS[preprocessing.resample]
     if preprocessing.short_side is None:
-        return image.resize((width, height), resample)
+        return image.resize((width, height), resample, box)
     # What torchvision's Resize and CenterCrop do, with which timm and OpenCLIP prepare pictures.
-    short, long = sorted(image.size)
+    across, down = image.size if box is None else (box[2] - box[0], box[3] - box[1])
+    short, long = sorted((across, down))
     longest = int(preprocessing.short_side * long / short)
     if longest > _MAX_LONG_SIDE:
         raise PictureError(
@@ -175,9 +187,9 @@ def _shaped(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
             f"{longest} pixels, of which the middle {max(width, height)} are seen",
             hint="crop it first",
         )
-    upright = image.width <= image.height
+    upright = across <= down
     whole = (preprocessing.short_side, longest) if upright else (longest, preprocessing.short_side)
-    resized = image if image.size == whole else image.resize(whole, resample)
+    resized = image if image.size == whole and box is None else image.resize(whole, resample, box)
     left, top = round((whole[0] - width) / 2), round((whole[1] - height) / 2)
     return resized.crop((left, top, left + width, top + height))
 

@@ -42,6 +42,11 @@ IN_USE_S = (
 SPARE_BYTES = 64 << 20  # to leave free on a disk
 CHUNK = 1 << 20  # bytes read at a time
 KEY = re.compile("[0-9a-f]{64}")
+TEMPORARY = ".sigrun-"  # how folders begin that are being made
+TESTED = ".tested"  # suffix of files that say of a key that its self-test passed
+OURS = re.compile(
+    rf"[0-9a-f]{{64}}({re.escape(TESTED)})?|{re.escape(TEMPORARY)}.+"
+)  # all that Sigrun puts into a cache
 
 Cache = str | os.PathLike[str] | Literal["auto"] | None
 Scales = dict[str, NDArray[np.float32]]
@@ -240,7 +245,7 @@ def _new(matrices: Matrices, parent: Path | None) -> Prepared | None:
     try:
         if parent is not None:
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".sigrun-", dir=parent))  # mode 0700
+        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=parent))  # mode 0700
         if shutil.disk_usage(folder).free < matrices.nbytes + SPARE_BYTES:
             shutil.rmtree(folder, ignore_errors=True)
             return None
@@ -262,7 +267,7 @@ def _move(matrices: Matrices, folder: Path, final: Path) -> bool:
             if matrices.read(final) is not None:  # another process was faster
                 shutil.rmtree(folder, ignore_errors=True)
                 return True
-            away = Path(tempfile.mkdtemp(prefix=".sigrun-", dir=final.parent))
+            away = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=final.parent))
             try:
                 final.rename(away / final.name)
             finally:
@@ -282,7 +287,7 @@ def _drop_old(cache: Path, kept: Path) -> None:
             used = path.stat().st_mtime
             if path == kept or now - used < IN_USE_S:
                 continue
-            if path.name.startswith(".sigrun-"):
+            if path.name.startswith(TEMPORARY):
                 shutil.rmtree(path, ignore_errors=True)
             elif KEY.fullmatch(path.name):
                 entries.append((used, path))
@@ -292,6 +297,61 @@ def _drop_old(cache: Path, kept: Path) -> None:
                 break
             total -= _nbytes(path)
             shutil.rmtree(path, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One thing in a cache: the matrices of a graph, a passed self-test, or what was left half-made.
+
+    Attributes:
+        path: where it is.
+        nbytes: its size.
+        used: when it was last used, in seconds since 1970.
+    """
+
+    path: Path
+    nbytes: int
+    used: float
+
+
+def cache_entries(folder: Path) -> list[CacheEntry]:
+    """What Sigrun keeps in a cache folder, the last used first; nothing else that lies there.
+
+    Raises:
+        OSError: the folder cannot be read; one that is not there is empty.
+    """
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            if not OURS.fullmatch(path.name):
+                continue
+            with contextlib.suppress(FileNotFoundError):  # another process removed it meanwhile
+                about = os.lstat(path)
+                parts = list(path.iterdir()) if stat.S_ISDIR(about.st_mode) else [path]
+                nbytes = sum(os.lstat(part).st_size for part in parts)
+                found.append(CacheEntry(path, nbytes, about.st_mtime))
+    return sorted(found, key=lambda entry: (-entry.used, entry.path))
+
+
+def clear(folder: Path) -> list[CacheEntry]:
+    """Remove what Sigrun keeps in a cache folder, and nothing else; models that are loaded go on working.
+
+    Returns:
+        What was removed. What is in use on Windows stays.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    removed = []
+    for entry in cache_entries(folder):
+        if entry.path.is_dir() and not entry.path.is_symlink():
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                entry.path.unlink()
+        if not os.path.lexists(entry.path):
+            removed.append(entry)
+    return removed
 
 
 def _cached_bytes(cache: Path) -> int:

@@ -12,24 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sigrun.artifact import Artifact
+from sigrun.choice import FORMS as FORMS  # where others look for it
+from sigrun.cpus import default_threads
 from sigrun.errors import ArtifactError, ProviderError
+from sigrun.forking import keep_for_ever, watch
 from sigrun.int8 import largest
 from sigrun.manifest import Packing, TowerName
 from sigrun.onnx_runtime import onnxruntime
 from sigrun.prepared import MATRICES, Matrices, Prepared, prepare
+from sigrun.providers import CPU, Attached, Provider, attach, verify
 
-FORMS = ("exact", "int8", "f16", "w4f16")
 Array = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint8] | NDArray[np.int8]
 EXTERNAL = Path(__file__).parent / "external"
-PROVIDERS = {"cpu": "CPUExecutionProvider"}
+PROVIDERS = {"cpu": CPU.ep}  # for graphs of others than towers
 EMBEDDING: dict[TowerName, str] = {"image": "image_embeds", "text": "text_embeds"}
 
 
-def usable_cpus() -> int:
-    """Number of CPUs that this process may run on, as the default for threads."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    count = len(affinity(0)) if affinity is not None else os.cpu_count()
-    return max(1, count or 1)
+usable_cpus = default_threads  # its name for others
 
 
 def session_options(threads: int) -> Any:
@@ -53,17 +52,20 @@ class TowerSession:
         threads: threads within one run.
         graph: a serialized graph and how it takes each weight, to be run with the file's weights instead of the
             graph that the file holds for ``form``.
+        provider: where it runs.
+        automatic: the user did not name the provider.
         optimised: let ONNX Runtime rewrite the graph for speed. Without, nodes are computed as they stand there, one
             after the other.
         cache: the folder in which int8 matrices are kept from one process to the next, or none.
 
     Attributes:
+        device: which device of the provider it runs on.
         width: length of an embedding.
         tokens: tokens of one picture or text inside the tower.
 
     Raises:
         ArtifactError: the graph or a weight in the file is unusable.
-        ProviderError: ONNX Runtime refuses the graph.
+        ProviderError: ONNX Runtime refuses the graph, or does not run it with the provider.
     """
 
     def __init__(
@@ -74,13 +76,18 @@ class TowerSession:
         threads: int,
         graph: tuple[bytes, Mapping[str, Packing]] | None = None,
         *,
+        provider: Provider = CPU,
+        automatic: bool = False,
         optimised: bool = True,
         cache: Path | None = None,
     ) -> None:
         self.tower = tower
         self.form = form
+        self.provider = provider
+        self._automatic = automatic
+        self._process = os.getpid()
         self._where = artifact.path
-        onnxruntime()  # first: without it there is nothing to unpack for
+        self._attach(session_options(threads))  # first: without it there is nothing to unpack for
         if graph is None:
             graph = artifact.graph(tower, form), artifact.manifest.graphs[tower][form].weights
         model, weights = graph
@@ -99,6 +106,12 @@ class TowerSession:
             self._create(model, threads, arrays, prepare(matrices, None), optimised)
         self.width, self.tokens = self._check_shapes()
         self._input: str = self._session.get_inputs()[0].name
+        artifact.release()
+        watch(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: of no use any more, and not to be destroyed."""
+        keep_for_ever(self)
 
     def _create(
         self,
@@ -119,25 +132,40 @@ class TowerSession:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             # In the order of the graph: by default all nodes come first that take nothing but weights.
             options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-        held = _hand_over(options, arrays, prepared.folder if prepared else None, optimised)
         try:
+            attached = self._attach(options)
+            held = _hand_over(options, arrays, prepared.folder if prepared else None, optimised)
             session = ort.InferenceSession(
                 model,
                 options,
-                providers=[PROVIDERS["cpu"]],
+                providers=attached.providers,
                 # Folding constants would read weights from the file that the graph names, which is empty.
                 disabled_optimizers=["ConstantFolding"],
+                enable_fallback=0,  # no other provider in silence
             )
+            verify(session, self.provider)
+        except ProviderError as error:
+            raise error.at(f"{self._where}: the {self.tower} tower") from error
         except Exception as error:  # ONNX Runtime raises classes of its own that share no public base
             raise ProviderError(
-                f"{self._where}: ONNX Runtime {ort.__version__} cannot load the {self.tower} tower: {error}",
-                hint="update ONNX Runtime (pip install -U onnxruntime), or export the model again",
+                f"{self._where}: ONNX Runtime {ort.__version__} cannot load the {self.tower} tower"
+                f"{self._with()}: {error}",
+                hint="update ONNX Runtime (pip install -U onnxruntime), or export the model again"
+                if self.provider is CPU
+                else "use another form or provider, such as provider cpu",
             ) from error
         finally:
             if prepared is not None:
                 prepared.done()
         self._session = session
+        self.device = attached.device
         self._weights = held, prepared  # given up after the session that uses them
+
+    def _attach(self, options: Any) -> Attached:
+        try:
+            return attach(options, self.provider, automatic=self._automatic)
+        except ProviderError as error:
+            raise error.at(f"{self._where}: the {self.tower} tower") from error
 
     def _check_shapes(self) -> tuple[int, int]:
         """Width of an embedding and tokens of an item, read off the graph; it must be a graph of this tower."""
@@ -162,24 +190,40 @@ class TowerSession:
         return self.run(batch, EMBEDDING[self.tower])
 
     def run(self, batch: NDArray[np.float32], output: str) -> NDArray[np.float32]:
-        """Run the tower on a batch and give one output, float32 [n, ...].
+        """Run the tower on a batch and give one output, float32 [n, ...]; see :meth:`run_many`."""
+        return self.run_many(batch, (output,))[0]
+
+    def run_many(
+        self, batch: NDArray[np.float32], outputs: tuple[str, ...]
+    ) -> tuple[NDArray[np.float32], ...]:
+        """Run the tower on a batch and give some outputs of it, each float32 [n, ...].
 
         Raises:
-            ProviderError: ONNX Runtime fails.
-            ArtifactError: the result holds values that are no numbers: the file's weights are unusable.
+            ProviderError: ONNX Runtime fails, or the process was forked from the one that loaded the tower.
+            ArtifactError: a result holds values that are no numbers: the file's weights are unusable.
         """
+        if self._process != os.getpid():
+            raise ProviderError(
+                f"{self._where}: the {self.tower} tower was loaded before this process was forked",
+                hint="begin anew what was going on before the fork: the model loads its towers again",
+            )
         try:
-            result: NDArray[np.float32] = self._session.run([output], {self._input: batch})[0]
+            results: list[NDArray[np.float32]] = self._session.run(list(outputs), {self._input: batch})
         except Exception as error:  # see above
             raise ProviderError(
-                f"{self._where}: ONNX Runtime cannot run the {self.tower} tower: {error}"
+                f"{self._where}: ONNX Runtime cannot run the {self.tower} tower{self._with()}: {error}"
             ) from error
-        if not np.isfinite(result).all():
+        if not all(np.isfinite(result).all() for result in results):
             raise ArtifactError(
-                f"{self._where}: the {self.tower} tower gives values that are no numbers",
-                hint="its weights are unusable: export the model again",
+                f"{self._where}: the {self.tower} tower gives values that are no numbers{self._with()}",
+                hint="its weights are unusable: export the model again"
+                if self.form == "exact"
+                else "use another compute form, such as exact",
             )
-        return result
+        return tuple(results)
+
+    def _with(self) -> str:
+        return "" if self.provider is CPU else f" in form '{self.form}' with provider '{self.provider.name}'"
 
 
 def _hand_over(options: Any, arrays: dict[str, Array], folder: Path | None, optimised: bool) -> list[object]:

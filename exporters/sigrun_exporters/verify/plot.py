@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from xml.sax.saxutils import escape
 
+from sigrun.svg import document, group, plain, rect, text
 from sigrun_exporters.verify.weight_errors import PARTS, Cell, TowerErrors, tower_errors
 from sigrun_recipes import Plan, TowerName
 
@@ -35,23 +35,15 @@ SHADES = (
 )
 """From the least error to the most: viridis, whose steps look equal and which stays ordered without colour vision."""
 BITS: Mapping[str, str] = {"f32": "32", "f16": "16", "q8_0": "8", "q6_k": "6", "q5_k": "5", "q4_k": "4"}
-STYLE = """
-  text { font-family: system-ui, sans-serif; font-size: 11px; fill: #1f2328; }
-  .title { font-size: 15px; font-weight: 600; }
-  .panel { font-size: 13px; font-weight: 600; }
-  .middle { text-anchor: middle; }
-  .end { text-anchor: end; }
-  .ground { fill: #ffffff; }
+STYLE = """\
   .cell { stroke: #ffffff; stroke-width: 1; }
   .bits { font-size: 12px; font-weight: 600; }
   .error { font-size: 9.5px; }
   .on-dark { fill: #ffffff; }
   .on-light { fill: #000000; }
-  @media (prefers-color-scheme: dark) {
-    text { fill: #e6edf3; }
-    .ground { fill: #0d1117; }
+"""
+DARK = """\
     .cell { stroke: #0d1117; }
-  }
 """
 
 
@@ -74,42 +66,36 @@ def error_plot(plan: Plan, errors: Mapping[str, float], towers: Sequence[TowerNa
         body += lines
     body += _legend(y, sorted({cell.encoding for each in found.values() for cell in each.cells()}))
     y += LEGEND_HEIGHT
-    plain = sum(each.plain for each in found.values())
+    unshaded = sum(each.plain for each in found.values())
     subtitle = (
-        f"relative error of each stored matrix; {plain} norms and biases are stored as f32, error "
+        f"relative error of each stored matrix; {unshaded} norms and biases are stored as f32, error "
         f"{_percent(max(each.plain_error for each in found.values()))} %"
     )
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y}" width="{width}" height="{y}" '
-            'role="img" aria-labelledby="title about">',
-            f'<title id="title">{_plain(title)}: relative error of each stored matrix</title>',
-            '<desc id="about">Rows are the matrices of a layer, columns the layers. In a cell, the upper figure is '
-            "the bits of its encoding, the lower its error in percent. The JSON report has the same figures.</desc>",
-            f"<style>{STYLE}</style>",
-            f'<rect class="ground" width="{width}" height="{y}"/>',
-            _text(LEFT - 56, 26, title, "title"),
-            _text(LEFT - 56, 46, subtitle),
-            *body,
-            "</svg>",
-            "",
-        ]
+    return document(
+        width,
+        y,
+        title=f"{title}: relative error of each stored matrix",
+        about="Rows are the matrices of a layer, columns the layers. In a cell, the upper figure is the bits of its "
+        "encoding, the lower its error in percent. The JSON report has the same figures.",
+        body=[text(LEFT - 56, 26, title, "title"), text(LEFT - 56, 46, subtitle), *body],
+        style=STYLE,
+        dark=DARK,
     )
 
 
 def _panel(tower: str, found: TowerErrors, top: int, width: int) -> tuple[list[str], int]:
     """A tower's panel from ``top`` on, and where it ends."""
-    lines = [f'<g aria-label="{_plain(tower)} tower">', _text(LEFT - 56, top + 16, f"{tower} tower", "panel")]
+    lines = [f'<g aria-label="{plain(tower)} tower">', text(LEFT - 56, top + 16, f"{tower} tower", "panel")]
     grid = top + PANEL_HEAD
-    lines.append(_text(LEFT - 8, grid - 6, "layer", "end"))
+    lines.append(text(LEFT - 8, grid - 6, "layer", "end"))
     for layer in range(len(found.layers)):
-        lines.append(_text(LEFT + layer * CELL_WIDTH + CELL_WIDTH / 2, grid - 6, str(layer), "middle"))
+        lines.append(text(LEFT + layer * CELL_WIDTH + CELL_WIDTH / 2, grid - 6, str(layer), "middle"))
     head = LEFT + len(found.layers) * CELL_WIDTH + CELL_WIDTH // 2  # half a column apart
     if found.head:
-        lines.append(_text(head + CELL_WIDTH / 2, grid - 6, "head", "middle"))
+        lines.append(text(head + CELL_WIDTH / 2, grid - 6, "head", "middle"))
     for number, part in enumerate(PARTS):
         y = grid + number * CELL_HEIGHT
-        lines.append(_text(LEFT - 8, y + CELL_HEIGHT / 2 + 4, part, "end"))
+        lines.append(text(LEFT - 8, y + CELL_HEIGHT / 2 + 4, part, "end"))
         for layer, row in enumerate(found.layers):
             lines += _cell(row[part], LEFT + layer * CELL_WIDTH, y)
         if part in found.head:
@@ -121,7 +107,7 @@ def _panel(tower: str, found: TowerErrors, top: int, width: int) -> tuple[list[s
             x, y = LEFT, y + CELL_HEIGHT + 6
         lines += _cell(cell, x, y)
         name = cell.tensor.removesuffix(".weight")
-        lines.append(_text(x + CELL_WIDTH + 6, y + CELL_HEIGHT / 2 + 4, name))
+        lines.append(text(x + CELL_WIDTH + 6, y + CELL_HEIGHT / 2 + 4, name))
         x += OTHER_WIDTH
     return [*lines, "</g>"], y + (CELL_HEIGHT if found.other else -12) + 24
 
@@ -131,31 +117,28 @@ def _cell(cell: Cell, x: float, y: float) -> list[str]:
     shade = _shade(cell.error)
     on = "on-dark" if _luminance(shade) < 0.18 else "on-light"
     middle = x + CELL_WIDTH / 2
-    return [
-        f"<g><title>{_plain(cell.tensor)}: {_plain(cell.encoding)}, relative error {cell.error:.6f}</title>",
-        f'<rect class="cell" x="{x:g}" y="{y:g}" width="{CELL_WIDTH}" height="{CELL_HEIGHT}" '
-        f'fill="rgb({shade[0]},{shade[1]},{shade[2]})"/>',
-        _text(middle, y + 14, BITS.get(cell.encoding, cell.encoding), f"middle bits {on}"),
-        _text(middle, y + 26, _percent(cell.error), f"middle error {on}"),
-        "</g>",
-    ]
+    return group(
+        f"{cell.tensor}: {cell.encoding}, relative error {cell.error:.6f}",
+        [
+            rect(x, y, CELL_WIDTH, CELL_HEIGHT, "cell", _rgb(shade)),
+            text(middle, y + 14, BITS.get(cell.encoding, cell.encoding), f"middle bits {on}"),
+            text(middle, y + 26, _percent(cell.error), f"middle error {on}"),
+        ],
+    )
 
 
 def _legend(top: int, encodings: Sequence[str]) -> list[str]:
     """The scale with its numbers, and what the upper figures mean."""
-    lines = [_text(LEFT - 56, top + 14, "relative error")]
+    lines = [text(LEFT - 56, top + 14, "relative error")]
     step = LEGEND_BAR / 48
     for number in range(48):
         shade = _shade(LEAST * (MOST / LEAST) ** (number / 47))
-        lines.append(
-            f'<rect x="{LEFT + 24 + number * step:g}" y="{top + 2}" width="{step + 0.5:g}" height="16" '
-            f'fill="rgb({shade[0]},{shade[1]},{shade[2]})"/>'
-        )
+        lines.append(rect(LEFT + 24 + number * step, top + 2, step + 0.5, 16, fill=_rgb(shade)))
     for tick in TICKS:
         x = LEFT + 24 + LEGEND_BAR * _place(tick)
-        lines.append(_text(round(x, 1), top + 32, f"{100 * tick:g} %", "middle"))
+        lines.append(text(round(x, 1), top + 32, f"{100 * tick:g} %", "middle"))
     named = ", ".join(f"{BITS.get(e, e)} = {e}" for e in sorted(encodings, key=_order))
-    lines.append(_text(LEFT - 56, top + 56, f"upper figure: bits ({named}); lower figure: error in percent"))
+    lines.append(text(LEFT - 56, top + 56, f"upper figure: bits ({named}); lower figure: error in percent"))
     return lines
 
 
@@ -179,6 +162,10 @@ def _shade(error: float) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def _rgb(shade: tuple[int, int, int]) -> str:
+    return f"rgb({shade[0]},{shade[1]},{shade[2]})"
+
+
 def _luminance(shade: tuple[int, int, int]) -> float:
     """Relative luminance as WCAG has it; black and white text are equally legible at 0.18."""
     linear = [c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in shade]
@@ -193,13 +180,3 @@ def _percent(error: float) -> str:
     if percent < 0.01:
         return "<.01"
     return f"{percent:.2f}" if percent < 9.995 else f"{percent:.1f}"
-
-
-def _text(x: float, y: float, text: str, style: str = "") -> str:
-    css = f' class="{style}"' if style else ""
-    return f'<text x="{x:g}" y="{y:g}"{css}>{_plain(text)}</text>'
-
-
-def _plain(text: str) -> str:
-    """Text for XML, which takes no control characters."""
-    return escape("".join(c if c.isprintable() else "?" for c in text))

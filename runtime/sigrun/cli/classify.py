@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sigrun.cli.loading import add_model_options, load_model
-from sigrun.cli.shell import FAILED, OK, UsageError, at_least_one, complain, json_line, raw_help
-from sigrun.embeddings import LabelSet
-from sigrun.errors import PictureError, TextError
-from sigrun.progress import Progress
-from sigrun.scores import Score
+import numpy as np
 
+from sigrun.cli.label_options import add_label_options, check_label_options, chosen_labels
+from sigrun.cli.loading import add_model_options, load_model
+from sigrun.cli.pictures import add_picture_options, named_pictures, names_pictures
+from sigrun.cli.rows import Row, embedded_pictures, failure, report
+from sigrun.cli.shell import FAILED, OK, UsageError, at_least_one, json_line, plain, raw_help
+from sigrun.embeddings import Embeddings
+from sigrun.errors import SigrunError
+from sigrun.progress import Progress
+from sigrun.scores import Score, softmax
+
+ACTIVATIONS = ("sigmoid", "softmax", "logit", "cosine")
 MOST_SHOWN = 60  # characters of a label in a table
+BAR_WIDTH = 20
+
+Valued = tuple[Score, float]
+"""A score, and its value in the activation that was asked for."""
+Print = Callable[[Row, Sequence[Valued]], None]
 
 
 def add_to(commands: Any) -> None:
@@ -22,89 +34,139 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "classify",
         help="score pictures against labels",
-        description="Score pictures against labels. Each probability stands for itself: they do not sum to 1.",
-        epilog='example:\n  sigrun classify model.gguf photo.jpg --label "a cat" --label "a dog"',
+        description="Score pictures against labels. Each probability stands for itself: they do not sum to 1.\n"
+        "A picture that cannot be read is reported and the others go on.",
+        epilog="examples:\n"
+        '  sigrun classify model.gguf photo.jpg --label "a cat" --label "a dog"\n'
+        "  sigrun classify model.gguf photos --labels labels.txt --top 3 --json > scores.jsonl",
         formatter_class=raw_help,
     )
     parser.add_argument("artifact", help="a .gguf file made by sigrun-export")
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture files")
-    parser.add_argument(
-        "--label", action="append", default=[], metavar="TEXT", help="a label; repeat for more"
+    add_picture_options(parser)
+    add_label_options(parser)
+    group = parser.add_argument_group("what to show")
+    group.add_argument(
+        "--activation",
+        choices=ACTIVATIONS,
+        default=ACTIVATIONS[0],
+        help="sigmoid: each label by itself, as the model was trained; softmax: shares of all labels, for when "
+        "exactly one is right; logit and cosine: the numbers behind them (default: %(default)s)",
     )
-    parser.add_argument("--labels", metavar="FILE", help="a text file with one label a line")
-    parser.add_argument(
-        "--template", default="{}", help='a sentence around each label, such as "a photo of {}"'
+    group.add_argument("--top", type=at_least_one, metavar="N", help="the N best labels only")
+    group.add_argument(
+        "--threshold", type=float, metavar="X", help="only labels that reach X in the chosen activation"
     )
-    parser.add_argument("--top", type=at_least_one, metavar="N", help="show the N best labels only")
-    parser.add_argument("--json", action="store_true", help="one JSON object a picture on stdout")
+    form = group.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a picture on stdout, as it comes")
+    form.add_argument("--csv", action="store_true", help="one line a picture and label, for spreadsheets")
+    group.add_argument("-q", "--quiet", action="store_true", help="no progress and no notes on stderr")
     add_model_options(parser)
-    parser.set_defaults(run=run, more="pictures")
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Score every picture; a bad one is reported and the rest go on."""
-    labels = arguments.label + (_read_labels(arguments.labels) if arguments.labels else [])
-    if not labels:
-        raise UsageError("there are no labels to score", hint='give at least one: --label "a cat"')
-    failed = False
+    if not names_pictures(arguments):
+        raise UsageError("there are no pictures to score", hint="name a picture or a folder")
+    check_label_options(arguments)
+    show = _printer(arguments)
+    failed, empty = False, True
     with load_model(arguments) as model:
-        with Progress("embedding labels", len(labels), "labels") as bar:
-            chosen = model.label_set(labels, template=arguments.template, on_progress=bar.advance)
-        _note_cut(chosen)
-        for picture in arguments.pictures:
-            embedded = model.embed_images([picture])
-            problem = embedded.errors.get(0)
-            scores = model.score(embedded, chosen)[0][: arguments.top]
-            if problem is not None:
-                failed = True
-                complain("sigrun", problem)
-            if arguments.json:
-                print(json_line(_record(picture, scores, problem)), flush=True)
-            elif problem is None:
-                print(_table(picture, scores), flush=True)
+        pictures, count = named_pictures(arguments)
+        labels = chosen_labels(arguments, model)
+        quiet = arguments.quiet or sys.stdout.isatty()  # what is printed there shows the progress
+        with Progress("scoring", count, "pictures", lines=True, quiet=quiet) as bar:
+            for row in embedded_pictures(model, pictures):
+                empty = False
+                failed |= report(row, bar, quiet=arguments.quiet)
+                scores: list[Score] = []
+                if row.vector is not None:
+                    scores = model.score(Embeddings(row.vector[np.newaxis], model.space), labels)[0]
+                show(row, _chosen(scores, arguments))
+                bar.advance()
+    if empty:
+        raise SigrunError("there is nothing to score: the list of pictures is empty")
     return FAILED if failed else OK
 
 
-def _record(picture: str, scores: list[Score], problem: PictureError | None) -> dict[str, object]:
-    if problem is not None:
-        return {"picture": picture, "error": problem.message, "hint": problem.hint}
-    return {"picture": picture, "scores": [score.to_json() for score in scores]}
+def _chosen(scores: list[Score], arguments: argparse.Namespace) -> list[Valued]:
+    """The scores to show, best first, with their values."""
+    if not scores:
+        return []
+    kind = arguments.activation
+    if kind == "softmax":  # over all labels, however many are shown
+        values = softmax([score.logit for score in scores]).tolist()
+    else:
+        name = "probability" if kind == "sigmoid" else kind
+        values = [getattr(score, name) for score in scores]
+    least = arguments.threshold
+    kept = [(s, v) for s, v in zip(scores, values, strict=True) if least is None or v >= least]
+    return kept[: arguments.top]
 
 
-def _table(picture: str, scores: list[Score]) -> str:
-    shown = [_short(score.label) for score in scores]
-    widest = max(map(len, shown))
-    rows = [
-        f"  {_percent(s.probability):>8}  {label:<{widest}}  logit {s.logit:+.2f}"
-        for s, label in zip(scores, shown, strict=True)
-    ]
-    return "\n".join([picture, *rows])
+def _printer(arguments: argparse.Namespace) -> Print:
+    """What prints a picture's scores in the form that was asked for."""
+    softmaxed = arguments.activation == "softmax"
+    if arguments.json:
+        return lambda row, scores: print(json_line(_record(row, scores, softmaxed)), flush=True)
+    if arguments.csv:
+        return _csv(softmaxed)
+    return lambda row, scores: _table(row, scores, arguments)
+
+
+def _fields(score: Score, value: float, softmaxed: bool) -> dict[str, object]:
+    return {**score.to_json(), "softmax": value} if softmaxed else {**score.to_json()}
+
+
+def _record(row: Row, scores: Sequence[Valued], softmaxed: bool) -> dict[str, object]:
+    if row.error is not None:
+        return {"picture": row.name, **failure(row)}
+    return {"picture": row.name, "scores": [_fields(s, value, softmaxed) for s, value in scores]}
+
+
+def _csv(softmaxed: bool) -> Print:
+    """Comma-separated values with a heading; a picture that failed has one line with its error."""
+    extra = ["softmax"] if softmaxed else []
+    table = csv.DictWriter(
+        sys.stdout,
+        ["picture", "label", "probability", "logit", "cosine", *extra, "error"],
+        lineterminator="\n",
+    )
+    table.writeheader()
+
+    def show(row: Row, scores: Sequence[Valued]) -> None:
+        if row.error is not None:
+            table.writerow({"picture": row.name, "error": row.error.message})
+        for score, value in scores:
+            table.writerow({"picture": row.name, **_fields(score, value, softmaxed)})
+        sys.stdout.flush()
+
+    return show
+
+
+def _table(row: Row, scores: Sequence[Valued], arguments: argparse.Namespace) -> None:
+    """A picture and its labels, aligned; a picture that failed was reported already."""
+    if row.error is not None:
+        return
+    lines = [plain(row.name)]
+    for score, value in scores:
+        if arguments.activation in ("sigmoid", "softmax"):
+            filled = round(value * BAR_WIDTH)
+            bar = "#" * filled + "." * (BAR_WIDTH - filled)
+            shown = f"{_percent(value):>8}  {bar}  logit {score.logit:+6.2f}"
+        else:
+            shown = f"{value:+8.2f}" if arguments.activation == "logit" else f"{value:+8.4f}"
+        lines.append(f"  {shown}  {_short(score.label)}")  # last: letters differ in width
+    if not scores:
+        lines.append(f"  no label reaches {arguments.threshold:g}")
+    print("\n".join(lines), flush=True)
 
 
 def _short(label: str) -> str:
     """A label on one line of a table."""
-    line = " ".join(label.split())
+    line = plain(" ".join(label.split()))
     return line if len(line) <= MOST_SHOWN else line[: MOST_SHOWN - 1] + "…"
 
 
-def _percent(probability: float) -> str:
-    share = 100 * probability
-    return f"{share:.1f} %" if share >= 0.1 else "< 0.1 %"
-
-
-def _note_cut(labels: LabelSet) -> None:
-    for row in labels.embeddings.cut:
-        print(
-            f"sigrun: note: label {row + 1} is longer than the model reads; its end is ignored: "
-            f"{labels.labels[row][:60]!r}",
-            file=sys.stderr,
-        )
-
-
-def _read_labels(path: str) -> list[str]:
-    try:
-        with Path(path).open(encoding="utf-8-sig") as file:
-            return [line.strip() for line in file if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise TextError(f"{path}: cannot read the labels: {reason}") from error
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 0.001 else "< 0.1 %"

@@ -8,8 +8,12 @@ from collections import Counter
 from typing import Any
 
 from sigrun.artifact import Artifact
+from sigrun.choice import candidates
 from sigrun.cli.shell import OK, plain, raw_help
+from sigrun.cpus import default_threads
+from sigrun.errors import SigrunError
 from sigrun.manifest import Manifest
+from sigrun.providers import PROVIDERS, is_installed
 
 
 def add_to(commands: Any) -> None:
@@ -18,7 +22,7 @@ def add_to(commands: Any) -> None:
         "info",
         help="say what an artifact is",
         description="Say what an artifact is: model, variant, true bits per weight, towers, scoring, source,\n"
-        "and how closely each compute form follows the float32 checkpoint.",
+        "how it would run here, and how closely each compute form follows the float32 checkpoint.",
         formatter_class=raw_help,
     )
     parser.add_argument("artifact", help="a .gguf file made by sigrun-export")
@@ -57,13 +61,27 @@ def run(arguments: argparse.Namespace) -> int:
                 f"  scoring       sigmoid, logit_scale {scoring.logit_scale:.4f}, "
                 f"logit_bias {scoring.logit_bias:.4f}"
             )
-        for line in _proof(manifest):
+        for line in (*_here(artifact), *_proof(manifest)):
             print(plain(line))
         print(f"  source        {plain(source.model)}{plain(revision)}")
         print(f"  licence       {plain(source.licence or 'not stated by the source')}")
         print(f"  space         {plain(manifest.space)}")
         print(f"  made by       {plain(manifest.generator)}")
     return OK
+
+
+def _here(artifact: Artifact) -> list[str]:
+    """What ``auto`` would choose on this machine, and what else is installed."""
+    try:
+        ways = {tower: candidates(artifact, tower, "auto", "auto") for tower in artifact.towers}
+        installed = [name for name, provider in PROVIDERS.items() if is_installed(provider)]
+    except (SigrunError, ImportError):
+        return ["  here          ONNX Runtime is missing: nothing can run (pip install 'sigrun[cpu]')"]
+    lines: list[str] = []
+    for tower, tried in ways.items():
+        words = ", else ".join(f"{way.form} on {way.provider.name}" for way in tried)
+        lines.append(f"  {'here' if not lines else '':13} {tower} tower: {words} (--compute auto)")
+    return [*lines, f"{'':16}{default_threads()} threads; providers installed: {', '.join(installed)}"]
 
 
 def _proof(manifest: Manifest) -> list[str]:

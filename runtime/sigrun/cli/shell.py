@@ -10,15 +10,17 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from sigrun import __version__
-from sigrun.errors import SigrunError
+from sigrun.errors import ProviderWarning, SigrunError
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+EXIT_CODES = "exit codes: 0 done; 1 something failed, the message says what; 2 wrong usage; 130 interrupted"
 EXTRAS = {"sigrun-export": "export"}  # what a command needs beside the runtime
 
 
@@ -34,17 +36,20 @@ class Command(Protocol):
 
 
 def command_line(program: str, description: str, commands: Sequence[Command]) -> argparse.ArgumentParser:
-    """The parser of a program with subcommands."""
+    """The parser of a program with subcommands; the help of each ends with the exit codes."""
     root = argparse.ArgumentParser(
         program,
         description=description,
-        epilog="exit codes: 0 done; 1 something failed, the message says what; 2 wrong usage; 130 interrupted",
+        epilog=EXIT_CODES,
         formatter_class=raw_help,
     )
-    root.add_argument("--version", action="version", version=f"{program} {__version__}")
+    root.add_argument("-V", "--version", action="version", version=f"{program} {__version__}")
     subparsers = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in commands:
         command.add_to(subparsers)
+    for parser in subparsers.choices.values():
+        if "exit codes:" not in (parser.epilog or ""):
+            parser.epilog = f"{parser.epilog}\n\n{EXIT_CODES}" if parser.epilog else EXIT_CODES
     return root
 
 
@@ -61,7 +66,7 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> 
         getattr(arguments, more).extend(rest)
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    with _terminated_as_interrupted():
+    with _terminated_as_interrupted(), _plain_warnings(parser.prog):
         return guarded(parser.prog, lambda: arguments.run(arguments))
 
 
@@ -80,6 +85,31 @@ def _terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _plain_warnings(program: str) -> Iterator[None]:
+    """Show the runtime's own warnings as notes, without the line of code that they come from."""
+    before = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, ProviderWarning):
+            note(program, str(message))
+        else:
+            before(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def open_streams() -> None:
@@ -142,10 +172,16 @@ def _leave_stdout() -> None:
 
 
 def complain(program: str, error: SigrunError) -> None:
-    """Print an error and its hint on stderr."""
-    print(f"{program}: error: {error.message}", file=sys.stderr)
+    """Print an error and its hint on stderr; names of files in them cannot control the terminal."""
+    message = "\n".join(map(plain, error.message.split("\n")))
+    print(f"{program}: error: {message}", file=sys.stderr)
     if error.hint is not None:
-        print(f"  hint: {error.hint}", file=sys.stderr)
+        print(f"  hint: {plain(error.hint)}", file=sys.stderr)
+
+
+def note(program: str, text: str) -> None:
+    """Print on stderr what the user should know though nothing failed."""
+    print(f"{program}: note: {plain(text)}", file=sys.stderr)
 
 
 def plain(text: str) -> str:
