@@ -18,7 +18,12 @@ from tests.checkpoints import EMOJI, ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
 FORMAT = (ROOT / "docs" / "format.md").read_text("utf-8")
-SNIPPETS = re.findall(r"<!-- test -->\n```(sh|python)\n(.*?)```", README + FORMAT, re.DOTALL)
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+SNIPPETS = [
+    found
+    for page in PAGES
+    for found in re.findall(r"<!-- test -->\n```(sh|python)\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +71,7 @@ def test_the_recipe_that_the_docs_show_works(tmp_path: Path) -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "format.md"]:
+    for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -12,16 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sigrun.errors import PictureError, SigrunError, TextError
+from sigrun.gather import SUFFIXES, is_picture_name
 from sigrun.pixels import Preprocessing, open_picture, to_pixels
 from sigrun.progress import Progress
 from sigrun.tokens import Tokenizer, TokenizerSpec
-
-# fmt: off
-SUFFIXES = (
-    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pbm", ".jp2", ".avif", ".qoi",
-    ".heic", ".heif",
-)
-# fmt: on
 
 Note = Callable[[str], object]
 """Takes what the user should know, one line at a time."""
@@ -120,7 +114,7 @@ def _readable(folder: Path, note: Note, update: Callable[[bytes], object]) -> It
             hint="name the folder that holds the calibration pictures",
         )
     try:
-        found = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+        found = [p for p in folder.rglob("*") if is_picture_name(p.name) and p.is_file()]
     except OSError as error:
         raise CalibrationError(f"{folder}: cannot be listed: {error.strerror or error}") from error
     found.sort(key=lambda p: p.relative_to(folder).as_posix())

@@ -139,7 +139,7 @@ class GgufFile:
         return digest.hexdigest()
 
     def release(self, name: str | None = None) -> None:
-        """Let the operating system take a tensor's pages back, or all of the file's; they are read again when needed."""
+        """Let the system take a tensor's pages back, or all of the file's; they are read again when needed."""
         if name is None:
             self._release(0, self.nbytes)
         else:
