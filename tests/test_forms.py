@@ -18,9 +18,9 @@ from safetensors.numpy import load_file, save_file
 from sigrun import ArtifactError
 from sigrun.artifact import Artifact
 from sigrun.blocks import decode
+from sigrun.choice import FORMS as RUNTIME_FORMS
 from sigrun.manifest import TowerName
 from sigrun.nbits import to_nbits
-from sigrun.sessions import FORMS as RUNTIME_FORMS
 from sigrun.sessions import TowerSession
 from sigrun_exporters.checkpoint import open_checkpoint
 from sigrun_exporters.export import export

@@ -62,8 +62,8 @@ def outputs(path: Path, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def batch(export: Export, pictures: int, texts: int) -> dict[str, Any]:
-    with Siglip.load(export.gguf) as model:
-        ids = model._text_tokenizer().encode(TEXTS[:texts]).ids
+    with Siglip.load(export.gguf, compute="exact") as model:
+        ids = model._towers.tokenizer().encode(TEXTS[:texts]).ids
     pixels = np.random.default_rng(0).standard_normal((pictures, 3, 60, 60), np.float32)
     return {"input_ids": ids, "pixel_values": pixels}
 
@@ -116,7 +116,7 @@ def test_the_joint_graph_scores_every_picture_with_every_text(
     inputs = batch(emoji, pictures, texts)
     found = outputs(folder / "onnx" / "model_q4.onnx", inputs)
     assert list(found) == ["logits_per_image", "logits_per_text", "text_embeds", "image_embeds"]
-    with Siglip.load(emoji.gguf) as model:
+    with Siglip.load(emoji.gguf, compute="exact") as model:
         image = model._session("image").embed(inputs["pixel_values"])
         text = model.embed_texts(TEXTS[:texts]).vectors
     assert np.abs(found["image_embeds"] - image).max() < TOLERANCE

@@ -70,7 +70,7 @@ def test_rounding_is_to_the_nearest_of_each_channel(
 def test_int8_keeps_the_answers_of_the_exact_form(emoji_q4: Path) -> None:
     pictures, captions = drawings()
     every = slice(None, None, 5)
-    with Siglip.load(emoji_q4) as exact, Siglip.load(emoji_q4, compute="int8") as fast:
+    with Siglip.load(emoji_q4, compute="exact") as exact, Siglip.load(emoji_q4, compute="int8") as fast:
         assert fast.info.compute == "int8"
         for ours, theirs in (
             (fast.embed_images(pictures[every]), exact.embed_images(pictures[every])),
@@ -88,7 +88,7 @@ def test_seven_bits_are_enough_for_the_bundled_model(emoji_q4: Path, monkeypatch
 
     monkeypatch.setattr(sessions, "largest", lambda: int8.SEVEN_BITS)
     pictures = drawings()[0][::10]
-    with Siglip.load(emoji_q4) as exact, Siglip.load(emoji_q4, compute="int8") as fast:
+    with Siglip.load(emoji_q4, compute="exact") as exact, Siglip.load(emoji_q4, compute="int8") as fast:
         cosines = (fast.embed_images(pictures).vectors * exact.embed_images(pictures).vectors).sum(axis=1)
     assert cosines.min() > 0.998
 

@@ -213,7 +213,7 @@ def test_optimum_scores_as_the_runtime_does(emoji: Export, folder: Path) -> None
     processor = AutoProcessor.from_pretrained(folder, use_fast=False)
     labels = ["owl", "red apple", "bear"]
     inputs = processor(text=labels, images=[drawing()] * 2, padding="max_length", return_tensors="pt")
-    with Siglip.load(emoji.gguf) as model:
+    with Siglip.load(emoji.gguf, compute="exact") as model:
         expected = {s.label: s.logit for s in model.classify(drawing(), labels)}
     for where in ({}, {"subfolder": "onnx"}, {"use_io_binding": True}):
         model = ORTModelForZeroShotImageClassification.from_pretrained(
@@ -239,7 +239,7 @@ def test_the_pipeline_gives_the_runtimes_probabilities(emoji: Export, folder: Pa
     )
     labels = ["owl", "red apple", "bear"]
     found = classify(drawing(), candidate_labels=labels, hypothesis_template="{}")
-    with Siglip.load(emoji.gguf) as runtime:
+    with Siglip.load(emoji.gguf, compute="exact") as runtime:
         expected = runtime.classify(drawing(), labels)
     assert [r["label"] for r in found] == [s.label for s in expected]
     assert [r["score"] for r in found] == pytest.approx([s.probability for s in expected], abs=1e-5)

@@ -61,7 +61,7 @@ def our_pixels(checkpoint: Checkpoint) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def our_ids(model: Siglip, texts: list[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return model._text_tokenizer().encode(texts).ids
+    return model._towers.tokenizer().encode(texts).ids
 
 
 # ---- transformers ----

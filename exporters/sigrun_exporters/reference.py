@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sigrun.cpus import default_threads
 from sigrun.errors import CheckpointError, ProviderError
 from sigrun.onnx_runtime import onnxruntime
-from sigrun.sessions import PROVIDERS, session_options, usable_cpus
+from sigrun.providers import CPU
+from sigrun.sessions import session_options
 from sigrun_exporters.checkpoint import Checkpoint
 from sigrun_exporters.graph.segments import Segment, SegmentName, segments
 from sigrun_recipes import Plan, TowerName, load, plan
@@ -43,7 +45,7 @@ class Reference:
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int | None = None) -> None:
         self._checkpoint = checkpoint
-        self._threads = threads or usable_cpus()
+        self._threads = threads or default_threads()
         self._plan = plan(load("f32"), checkpoint.architecture)
         self._latest: tuple[TowerName, _Tower] | None = None
 
@@ -209,7 +211,7 @@ class _Session:
         ort = onnxruntime()
         try:
             self._session: Any = ort.InferenceSession(
-                segment.model, session_options(threads), providers=[PROVIDERS["cpu"]]
+                segment.model, session_options(threads), providers=[CPU.ep]
             )
         except Exception as error:  # ONNX Runtime raises classes of its own that share no public base
             raise ProviderError(

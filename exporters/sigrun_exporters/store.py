@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sigrun.blocks import BLOCKS, decode, runs
+from sigrun.cpus import default_threads
 from sigrun.errors import CheckpointError
 from sigrun.progress import Progress
-from sigrun.sessions import usable_cpus
 from sigrun_exporters.checkpoint import Checkpoint
 from sigrun_exporters.quantize import quantize
 from sigrun_exporters.transforms import rewritten
@@ -122,6 +122,6 @@ def _relative_error(values: NDArray[np.float32], encoding: str, data: NDArray[np
 
     if encoding == "f32":
         return 0.0
-    with ThreadPoolExecutor(usable_cpus()) as pool:
+    with ThreadPoolExecutor(default_threads()) as pool:
         wrong, whole = np.sum(list(pool.map(sums, runs(len(blocks), block.weights))), axis=0)
     return float(np.sqrt(wrong / whole)) if whole > 0 else 0.0

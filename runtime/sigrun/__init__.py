@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sigrun.labels import LabelSet
     from sigrun.model import Info, Siglip
     from sigrun.scores import Score, Scoring
+    from sigrun.selftest import SelfTest
 
 __all__ = [
     "ArtifactError",
@@ -48,6 +49,7 @@ __all__ = [
     "RecipeError",
     "Score",
     "Scoring",
+    "SelfTest",
     "Siglip",
     "SigrunError",
     "SpaceError",
@@ -64,6 +66,7 @@ _MODULES = {
     "LabelSet": "labels",
     "Score": "scores",
     "Scoring": "scores",
+    "SelfTest": "selftest",
     "Siglip": "model",
 }
 """Where a name is; the others are errors. Importing the package loads none of this until it is asked for."""

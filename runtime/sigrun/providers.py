@@ -31,6 +31,7 @@ PRODUCTS = frozenset(
         "Gemm",
         "MatMul",
         "MatMulInteger",
+        "MatMulIntegerToFloat",
         "MatMulNBits",
         "MultiHeadAttention",
     }

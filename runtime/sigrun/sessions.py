@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sigrun.artifact import Artifact
-from sigrun.choice import FORMS as FORMS  # where others look for it
-from sigrun.cpus import default_threads
 from sigrun.errors import ArtifactError, ProviderError
 from sigrun.forking import keep_for_ever, watch
 from sigrun.int8 import largest
@@ -24,11 +22,7 @@ from sigrun.providers import CPU, Attached, Provider, attach, verify
 
 Array = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint8] | NDArray[np.int8]
 EXTERNAL = Path(__file__).parent / "external"
-PROVIDERS = {"cpu": CPU.ep}  # for graphs of others than towers
 EMBEDDING: dict[TowerName, str] = {"image": "image_embeds", "text": "text_embeds"}
-
-
-usable_cpus = default_threads  # its name for others
 
 
 def session_options(threads: int) -> Any:

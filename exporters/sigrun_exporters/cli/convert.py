@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sigrun.choice import FORMS
 from sigrun.cli.shell import OK, UsageError, raw_help
 from sigrun.errors import RecipeError
-from sigrun.sessions import FORMS
 from sigrun_recipes import RecipeFileError, load, load_file, names
 
 if TYPE_CHECKING:

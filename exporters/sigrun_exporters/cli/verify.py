@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sigrun.artifact import Artifact
+from sigrun.choice import FORMS
 from sigrun.cli.shell import FAILED, OK, raw_help
 from sigrun.errors import RecipeError, SpaceError
-from sigrun.sessions import FORMS
 from sigrun.verification import form_lines
 from sigrun_exporters.notes import note
 from sigrun_recipes import Recipe, RecipeFileError, load, load_file, names

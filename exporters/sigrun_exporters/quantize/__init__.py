@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from sigrun.sessions import usable_cpus
+from sigrun.cpus import default_threads
 from sigrun_exporters.quantize import plain, q4_k, q5_k, q6_k, q8_0
 from sigrun_exporters.quantize.lanes import Bytes, Floats
 from sigrun_recipes.encodings import ENCODINGS
@@ -79,7 +79,7 @@ def quantize(
         with np.errstate(over="ignore", invalid="ignore"):
             out[part] = encode(blocks[part], counts)
 
-    with ThreadPoolExecutor(threads or usable_cpus(), thread_name_prefix="quantize") as pool:
+    with ThreadPoolExecutor(threads or default_threads(), thread_name_prefix="quantize") as pool:
         for _ in pool.map(run, range(0, len(blocks), step)):
             pass  # brings a run's exception here
     return out.reshape(rows, per_row * block.size)

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sigrun.artifact import Artifact
+from sigrun.cpus import default_threads
 from sigrun.errors import ArtifactError, VerificationError
 from sigrun.manifest import TowerName
 from sigrun.progress import Progress
 from sigrun.scores import Scoring, logits
-from sigrun.sessions import TowerSession, usable_cpus
+from sigrun.sessions import TowerSession
 from sigrun.tokens import Tokenizer
 from sigrun.verification import (
     GOLDEN_TEXT,
@@ -262,7 +263,7 @@ class _Runner:
             self._artifact,
             self._tower,
             form,
-            usable_cpus(),
+            default_threads(),
             (model, graph.weights),
             optimised=not emulated,
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sigrun.artifact import Artifact
+from sigrun.choice import FORMS
 from sigrun.cli.evaluate_text import comparison_text, evaluation_text
 from sigrun.cli.label_options import chosen_labels
 from sigrun.cli.loading import add_model_options, load_model
@@ -28,7 +29,6 @@ from sigrun.evaluation import (
 from sigrun.labels import LabelSet
 from sigrun.output import finished, refuse_existing
 from sigrun.progress import Progress
-from sigrun.sessions import FORMS
 from sigrun.templates import ENSEMBLES
 
 FORMAT = 1  # of the JSON
