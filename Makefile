@@ -87,8 +87,8 @@ verify: setup  ## compare the exported VARIANT under OUT with MODEL once more (A
 hwcheck: setup  ## which variants fit this machine (ARGS="file.gguf" checks a file)
 	$(BIN)/hwcheck $(ARGS)
 
-bench: $(REFERENCE)/.installed  ## measure accuracy, quantizers, and a synthetic model of the published size; writes BENCHMARKS.md (12 GB of disk)
+bench: $(REFERENCE)/.installed  ## measure accuracy, quantizers, and a synthetic model of the published size; writes BENCHMARKS.md (26 GB of disk)
 	$(REFERENCE)/bin/python -m benchmarks.report
 
 clean:  ## remove environments, caches and built files; models stay
-	rm -rf $(VENV) $(REFERENCE) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(REFERENCE) .venv-openvino dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

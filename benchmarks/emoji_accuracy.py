@@ -6,7 +6,6 @@ The reference is transformers: its embeddings of every held-out drawing lie in `
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,21 +55,6 @@ class Figures:
     worst_text_cosine: float
     probability_error: float
     right_probability_error: float
-
-
-@dataclass(frozen=True)
-class Paired:
-    """The same pictures judged twice.
-
-    Attributes:
-        lost: pictures that were right and no longer are.
-        won: pictures that were wrong and now are right.
-        p: probability of a split at least as uneven if either were as likely as the other (McNemar's exact test).
-    """
-
-    lost: int
-    won: int
-    p: float
 
 
 def drawings() -> tuple[list[Image.Image], list[str]]:
@@ -162,11 +146,3 @@ def right(found: Embedded, part: slice = slice(None)) -> NDArray[np.bool_]:
     names = np.arange(len(found.images))[part]
     best: NDArray[np.bool_] = rivals(logits(found.images[part], found.texts, found.scoring), names) < 1
     return best
-
-
-def paired(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Paired:
-    """How many pictures changed hands, and what chance alone would make of it."""
-    lost, won = int((before & ~after).sum()), int((~before & after).sum())
-    changed = lost + won
-    tail = sum(math.comb(changed, i) for i in range(min(lost, won) + 1))
-    return Paired(lost, won, min(1.0, 2 * tail / 2**changed))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.children import MIB
 from benchmarks.exports import Export
+from benchmarks.markdown import table
 from benchmarks.weight_error import WeightError
-from sigrun.sessions import FORMS
+from sigrun.choice import FORMS
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,6 @@ def record(verified: Export) -> Verified:
 def named(variant: str, form: str) -> str:
     """A row's name."""
     return variant if form == "exact" else f"{variant}, {form}"
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table: the first column to the left, the others to the right."""
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "\n".join(
-        f"|{'|'.join(line)}|" if i == 1 else f"| {' | '.join(line)} |" for i, line in enumerate(lines)
-    )
 
 
 def stored_table(rows: Sequence[Stored]) -> str:

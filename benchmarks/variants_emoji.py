@@ -10,16 +10,15 @@ from benchmarks.emoji_accuracy import (
     CHECKPOINT,
     Embedded,
     Figures,
-    Paired,
     drawings,
     embed,
     judge,
-    paired,
     reference,
     right,
     stated,
 )
 from benchmarks.exports import WORK, convert, need_room, say
+from benchmarks.markdown import table
 from benchmarks.peers import TODAY, peers
 from benchmarks.variant_tables import (
     Stored,
@@ -28,10 +27,10 @@ from benchmarks.variant_tables import (
     record,
     stored,
     stored_table,
-    table,
     verified_table,
 )
 from benchmarks.weight_error import WeightError, weight_error
+from sigrun.statistics import Paired, paired
 from sigrun_exporters.checkpoint import Checkpoint, open_checkpoint
 from sigrun_exporters.importance import load_importance
 from sigrun_exporters.quantize import USE_IMPORTANCE

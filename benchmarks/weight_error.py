@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.quantizers import Bytes, Matrix, ggml_decode, ggml_quantize
 from sigrun.artifact import Artifact
 from sigrun.blocks import decode
-from sigrun.sessions import usable_cpus
+from sigrun.cpus import default_threads
 from sigrun_exporters.checkpoint import Checkpoint
 from sigrun_exporters.importance import Importance
 from sigrun_exporters.quantize import USE_IMPORTANCE
@@ -64,7 +64,7 @@ def weight_error(
         and (layers is None or t.spec.layer is None or t.spec.layer in layers)
         and (importance is None or importance.of(t) is not None)
     ]
-    with Artifact.open(path) as artifact, ThreadPoolExecutor(usable_cpus()) as pool:
+    with Artifact.open(path) as artifact, ThreadPoolExecutor(default_threads()) as pool:
 
         def sums(tensor: TensorPlan) -> NDArray[np.float64]:
             values = _stored_values(checkpoint, tensor)

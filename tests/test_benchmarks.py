@@ -1,33 +1,18 @@
-"""What the benchmarks compute with: counts, tests of significance, child processes, the page they write."""
+"""What the benchmarks compute with: counts, child processes, the page they write."""
 
 from __future__ import annotations
 
-import itertools
+import importlib.util
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import report
 from benchmarks.children import MIB, run
-from benchmarks.emoji_accuracy import Embedded, accuracy, judge, paired, right, rivals
+from benchmarks.emoji_accuracy import Embedded, accuracy, judge, right, rivals
 from sigrun.scores import Scoring
-
-
-def outcomes(lost: int, won: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two judgements of the same pictures that differ so often, and agree on three pictures of each kind."""
-    before = np.array([True] * lost + [False] * won + [True] * 3 + [False] * 3)
-    after = np.array([False] * lost + [True] * won + [True] * 3 + [False] * 3)
-    return before, after
-
-
-@pytest.mark.parametrize(("lost", "won"), [(0, 0), (0, 1), (1, 5), (5, 1), (3, 3), (9, 2)])
-def test_paired_is_the_share_of_coin_tosses_as_uneven(lost: int, won: int) -> None:
-    found = paired(*outcomes(lost, won))
-    assert (found.lost, found.won) == (lost, won)
-    tosses = [sum(toss) for toss in itertools.product((0, 1), repeat=lost + won)]
-    as_uneven = sum(abs(2 * heads - (lost + won)) >= abs(lost - won) for heads in tosses)
-    assert found.p == pytest.approx(as_uneven / len(tosses))
 
 
 def test_the_right_names_of_a_part_of_the_pictures() -> None:
@@ -74,3 +59,13 @@ def test_a_section_is_replaced_and_the_others_stay() -> None:
     assert page.index("one") < page.index("two")
     again = report.page({**report.sections(page), first: "new"})
     assert again == page.replace("one", "new")
+
+
+@pytest.mark.parametrize("command", [command for _, command, _ in report.SECTIONS])
+def test_every_section_names_a_benchmark_that_can_be_run(command: tuple[str, ...]) -> None:
+    assert command[0] == "-m"
+    found = importlib.util.find_spec(command[1])
+    assert found is not None
+    assert "__main__" in Path(found.origin or "").read_text("utf-8") or (
+        importlib.util.find_spec(f"{command[1]}.__main__") is not None
+    )

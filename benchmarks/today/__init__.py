@@ -1,0 +1,1 @@
+"""One checkpoint by every runtime that people use today: time, memory, bytes and agreement, from one run."""
