@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sigrun.allocation import give_back_large
 from sigrun.artifact import Artifact
 from sigrun.errors import ArtifactError, ProviderError
 from sigrun.forking import keep_for_ever, watch
@@ -30,7 +31,7 @@ def session_options(threads: int) -> Any:
     options = onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised; it need not be printed too
     # Memory patterns would keep the largest buffers of every batch size seen, and make nothing faster here.
     options.enable_mem_pattern = False
     return options
@@ -82,6 +83,7 @@ class TowerSession:
         self._process = os.getpid()
         self._where = artifact.path
         self._attach(session_options(threads))  # first: without it there is nothing to unpack for
+        give_back_large()
         if graph is None:
             graph = artifact.graph(tower, form), artifact.manifest.graphs[tower][form].weights
         model, weights = graph
@@ -239,7 +241,7 @@ def _hand_over(options: Any, arrays: dict[str, Array], folder: Path | None, opti
         "session.model_external_initializers_file_folder_path", str(folder or EXTERNAL)
     )
     ort = onnxruntime()
-    copied = {name: a for name, a in arrays.items() if _laid_out_anew(name, a, optimised) and a.flags.owndata}
+    copied = {name: a for name, a in arrays.items() if _laid_out_anew(name, a, optimised) and _in_memory(a)}
     options.add_external_initializers(
         list(copied), [ort.OrtValue.ortvalue_from_numpy(a) for a in copied.values()]
     )
@@ -249,6 +251,14 @@ def _hand_over(options: Any, arrays: dict[str, Array], folder: Path | None, opti
     for name, (_, value) in kept.items():
         options.add_initializer(name, value)
     return list(kept.values())
+
+
+def _in_memory(array: Array) -> bool:
+    """Whether an array has memory of its own, be it as a view; otherwise it is a view of the mapped file."""
+    base: object = array
+    while isinstance(base, np.ndarray) and base.base is not None:
+        base = base.base
+    return isinstance(base, np.ndarray)
 
 
 def _laid_out_anew(name: str, array: Array, optimised: bool) -> bool:

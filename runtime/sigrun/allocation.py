@@ -1,0 +1,42 @@
+"""Large pieces of memory go back to the system when they are freed.
+
+glibc takes pieces from 128 KiB on straight from the system, and raises that mark to the largest piece freed so far, up
+to 32 MiB. From then on such pieces come from heaps, which keep what lies between pieces in use: loading a tower leaves
+up to 200 MiB there, a different amount each time. With the mark held at 4 MiB, which the pixel values of no picture
+reach, two loads take the same to the MiB.
+
+The mark is one of the whole process. A user who set it through glibc's environment variables keeps it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from functools import cache
+
+LARGE = 4 << 20  # bytes
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of <malloc.h>
+
+
+@cache
+def give_back_large() -> bool:
+    """Hold the mark, once a process.
+
+    Returns:
+        Whether it was: not where the C library is another, nor where the user has set it.
+    """
+    if sys.platform != "linux" or _set_by_user(os.environ.get("GLIBC_TUNABLES", "")):
+        return False
+    try:
+        if not (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc"):
+            return False
+        mallopt = ctypes.CDLL(None).mallopt
+        # What lies free at a heap's end is given back from twice the mark on, as glibc's own rule has it.
+        return bool(mallopt(_MMAP_THRESHOLD, LARGE) and mallopt(_TRIM_THRESHOLD, 2 * LARGE))
+    except (OSError, ValueError, AttributeError):  # another C library
+        return False
+
+
+def _set_by_user(tunables: str) -> bool:
+    return "MALLOC_MMAP_THRESHOLD_" in os.environ or "glibc.malloc.mmap_threshold" in tunables
