@@ -168,7 +168,7 @@ def test_a_file_needs_what_its_recipe_predicted(tiny_q4: Path) -> None:
     """A recipe's prediction and the file made by it differ in nothing but the file's own overhead."""
     from_file = check([tiny_q4], machine=machine("laptop_without_gpu")).variants[0]
     predicted = from_plan("tiny", plan(roomy(from_file.variant), TINY))
-    assert need(from_file, "both", 8) == need(predicted, "both", 8)
+    assert need(from_file, "both", "exact", 8) == need(predicted, "both", "exact", 8)
 
 
 def test_all_files_must_fit(

@@ -1,18 +1,18 @@
-"""Reading a machine: control groups, memory, processor and NVML, all from fakes."""
+"""Reading a machine: control groups, memory, surroundings, disk, all from fakes."""
 
 from __future__ import annotations
 
-import platform
-import types
-from collections.abc import Callable
+import json
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
-import pynvml
 import pytest
 
-from sigrun_hwcheck.machine import Card, Gpus
-from sigrun_hwcheck.probe import cpu, nvidia, ram, read_machine
+from sigrun.cpus import quota
+from sigrun_hwcheck.machine import Machine
+from sigrun_hwcheck.probe import disk, ram, read_machine, surroundings
+from tests.machine_roots import tree
 
 GIB = 1 << 30
 HOST = (64 * GIB, 50 * GIB)
@@ -26,20 +26,12 @@ V1 = (
 )
 
 
-def tree(root: Path, files: dict[str, str]) -> Path:
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, "ascii")
-    return root
-
-
 def host() -> tuple[int, int]:
     return HOST
 
 
-def v2(own: str, **groups: dict[str, str]) -> dict[str, str]:
-    files = {"proc/self/cgroup": f"0::{own}\n", "proc/self/mountinfo": V2}
+def v2(own: str, **groups: dict[str, str]) -> dict[str, str | bytes]:
+    files: dict[str, str | bytes] = {"proc/self/cgroup": f"0::{own}\n", "proc/self/mountinfo": V2}
     for group, content in groups.items():
         for name, text in content.items():
             files[f"sys/fs/cgroup/{group.replace('__', '/').strip('_')}/{name}"] = text
@@ -114,7 +106,7 @@ def test_a_limit_above_the_memory_there_is_is_none(tmp_path: Path) -> None:
     assert ram.read(tree(tmp_path, v2("/box", box=group)), host).limit_bytes is None
 
 
-def v1(own: str, mounted: str = "/") -> dict[str, str]:
+def v1(own: str, mounted: str = "/") -> dict[str, str | bytes]:
     return {
         "proc/self/cgroup": f"9:name=systemd:/x\n4:memory:{own}\n3:cpu,cpuacct:{own}\n0::/\n",
         "proc/self/mountinfo": V1.format(mounted=mounted),
@@ -156,7 +148,7 @@ def test_v1_in_a_container_that_mounts_its_own_group(tmp_path: Path) -> None:
     }
     tree(tmp_path, files)
     assert ram.read(tmp_path, host).limit_bytes == GIB
-    assert cpu.quota(tmp_path) == 1.5
+    assert quota(tmp_path) == 1.5
 
 
 def test_garbage_in_control_groups_is_ignored(tmp_path: Path) -> None:
@@ -169,179 +161,112 @@ def test_garbage_in_control_groups_is_ignored(tmp_path: Path) -> None:
     }
     tree(tmp_path, files)
     assert ram.read(tmp_path, host).limit_bytes is None
-    assert cpu.quota(tmp_path) is None
+    assert quota(tmp_path) is None
 
 
 @pytest.mark.parametrize(
-    ("inner", "outer", "quota"), [("max 100000", "200000 100000", 2.0), ("50000 100000", "max", 0.5)]
+    ("inner", "outer", "cpus"), [("max 100000", "200000 100000", 2.0), ("50000 100000", "max", 0.5)]
 )
-def test_v2_cpu_quota(tmp_path: Path, inner: str, outer: str, quota: float) -> None:
+def test_v2_cpu_quota(tmp_path: Path, inner: str, outer: str, cpus: float) -> None:
     tree(tmp_path, v2("/a/b", a={"cpu.max": outer}, a__b={"cpu.max": inner}))
-    assert cpu.quota(tmp_path) == quota
+    assert quota(tmp_path) == cpus
 
 
-CPUINFO = """\
-processor\t: 0
-model name\t: Some CPU
-physical id\t: 0
-core id\t\t: 0
-flags\t\t: fpu avx2 avx512f avx512_vnni amx_int8
-
-processor\t: 1
-model name\t: Some CPU
-physical id\t: 0
-core id\t\t: 0
-flags\t\t: fpu avx2 avx512f avx512_vnni amx_int8
-"""
+MEMINFO = "MemTotal:       16384 kB\nMemFree:         1024 kB\n{}Buffers:          256 kB\nCached:          2048 kB\n"
 
 
-def test_cpuinfo_of_x86() -> None:
-    found = cpu.from_cpuinfo(CPUINFO, "x86_64", 2, None)
-    assert (found.name, found.physical_cores) == ("Some CPU", 1)
-    assert found.present == ("avx2", "avx512f", "avx512_vnni", "amx_int8")
-    assert found.features["avx_vnni"] is False
+def meminfo(root: Path, more: str, arc: str | None = None) -> tuple[int | None, int | None]:
+    files: dict[str, str | bytes] = {"proc/meminfo": MEMINFO.format(more)}
+    if arc is not None:
+        files["proc/spl/kstat/zfs/arcstats"] = arc
+    found = ram.read(tree(root, files), host)
+    return found.total_bytes, found.available_bytes
 
 
-def test_cpuinfo_of_arm() -> None:
-    found = cpu.from_cpuinfo("processor\t: 0\nFeatures\t: fp asimd asimddp\n", "arm64", 4, None)
-    assert found.present == ("neon", "dotprod")
-    assert (found.name, found.physical_cores) == (None, None)
+def test_available_memory_counts_not_free_memory(tmp_path: Path) -> None:
+    assert meminfo(tmp_path, "MemAvailable:    8192 kB\n") == (16 << 20, 8 << 20)
 
 
-def test_no_cpuinfo_is_unknown_not_absent() -> None:
-    found = cpu.from_cpuinfo("", "x86_64", None, None)
-    assert set(found.features.values()) == {None}
-    assert found.physical_cores is None
+def test_kernels_that_do_not_tell_what_is_available(tmp_path: Path) -> None:
+    assert meminfo(tmp_path, "") == (16 << 20, (1024 + 256 + 2048) << 10)
 
 
-def test_mac() -> None:
-    values = {
-        "machdep.cpu.brand_string": b"Apple M2\0",
-        "hw.physicalcpu": (8).to_bytes(4, "little"),
-        "hw.optional.AdvSIMD": (1).to_bytes(4, "little"),
-        "hw.optional.arm.FEAT_I8MM": (0).to_bytes(4, "little"),
+def test_no_more_is_available_than_there_is(tmp_path: Path) -> None:
+    assert meminfo(tmp_path, "MemAvailable:    999999 kB\n") == (16 << 20, 16 << 20)
+
+
+def test_the_cache_of_zfs_is_available(tmp_path: Path) -> None:
+    arc = f"13 1 0x01\nname type data\nc_min 4 {1 << 20}\nsize 4 {5 << 20}\n"
+    assert meminfo(tmp_path, "MemAvailable:    8192 kB\n", arc) == (16 << 20, 12 << 20)
+
+
+def test_v1_the_limit_of_a_group_that_cannot_be_seen(tmp_path: Path) -> None:
+    memory = "sys/fs/cgroup/memory"
+    files = v1("/docker/abc", mounted="/docker/abc") | {
+        f"{memory}/memory.limit_in_bytes": NO_LIMIT_V1,
+        f"{memory}/memory.usage_in_bytes": f"{GIB}",
+        f"{memory}/memory.stat": f"hierarchical_memory_limit {3 * GIB}\n",
     }
-    found = cpu.from_sysctl(values.get, "arm64")
-    assert (found.name, found.physical_cores) == ("Apple M2", 8)
-    assert found.features == {"neon": True, "dotprod": None, "i8mm": False, "bf16": None}
+    found = ram.read(tree(tmp_path, files), host)
+    assert (found.limit_bytes, found.free_bytes) == (3 * GIB, 2 * GIB)
 
 
-def test_windows_tells_no_vnni() -> None:
-    found = cpu.from_windows(lambda number: number == 40, "x86_64")
-    assert (found["avx2"], found["avx512f"], found["avx512_vnni"]) == (True, False, None)
+def test_unknown_use_of_one_limit_does_not_hide_a_lower_one(tmp_path: Path) -> None:
+    outer, inner = {"memory.max": f"{GIB}", "memory.current": "0"}, {"memory.max": f"{2 * GIB}"}
+    found = ram.read(tree(tmp_path, v2("/outer/inner", outer=outer, outer__inner=inner)), host)
+    assert (found.limit_bytes, found.free_bytes) == (GIB, None)
 
 
-@pytest.mark.parametrize("system", ["Linux", "Darwin", "Windows", "Plan 9"])
-def test_every_system_answers_something(system: str, tmp_path: Path) -> None:
-    """Readers of other systems must fail softly, for they are imported and may be asked anywhere."""
-    assert cpu.read(tmp_path, system).architecture == cpu.normal(platform.machine())
-
-
-class FakeNvml(types.SimpleNamespace):
-    """Stands in for the module pynvml: ``fails`` maps function names to NVML error numbers."""
-
-    NVMLError = pynvml.NVMLError
-    nvmlMemory_v2 = pynvml.nvmlMemory_v2  # noqa: N815
-
-    def __init__(self, cards: int = 1, fails: dict[str, int] | None = None, total: int = 8 * GIB) -> None:
-        super().__init__()
-        self.cards = cards
-        self.fails = fails or {}
-        self.total = total
-        self.shut = 0
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            key = name if name != "nvmlDeviceGetMemoryInfo" else f"{name}_v{len(arguments)}"
-            if key in self.fails or name in self.fails:
-                raise pynvml.NVMLError(self.fails.get(key, self.fails.get(name)))
-            return self.answer(name, arguments)
-
-        if not name.startswith("nvml"):
-            raise AttributeError(name)
-        return call
-
-    def answer(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        if name == "nvmlShutdown":
-            self.shut += 1
-        return {
-            "nvmlDeviceGetCount": self.cards,
-            "nvmlSystemGetDriverVersion": b"570.1",
-            "nvmlDeviceGetHandleByIndex": arguments[0] if arguments else None,
-            "nvmlDeviceGetName": "Card",
-            "nvmlDeviceGetCudaComputeCapability": (8, 6),
-            "nvmlDeviceGetMemoryInfo": types.SimpleNamespace(
-                total=self.total, free=3 * GIB, used=self.total - 3 * GIB
-            ),
-        }.get(name)
-
-
-def ask(fake: FakeNvml) -> Gpus:
-    return nvidia.read(lambda: fake)
-
-
-def test_cards_with_their_free_memory() -> None:
-    fake = FakeNvml(cards=2)
-    found = ask(fake)
-    assert (found.state, found.driver) == ("ok", "570.1")
-    assert found.cards[1] == Card(1, "Card", 8 * GIB, 3 * GIB, 5 * GIB, (8, 6))
-    assert fake.shut == 1
+def test_a_limit_that_may_not_be_read_is_told(tmp_path: Path) -> None:
+    tree(tmp_path, v2("/box", box={"memory.current": "5"}))
+    (tmp_path / "sys/fs/cgroup/box/memory.max").mkdir()  # fails to be read, also for root
+    found = ram.read(tmp_path, host)
+    assert (found.limit_bytes, found.problem) == (
+        None,
+        "whether the memory of this container is limited cannot be read",
+    )
 
 
 @pytest.mark.parametrize(
-    ("code", "state", "word"),
+    ("files", "environ", "expected"),
     [
-        (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, "no_library", "absent"),
-        (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, "no_driver", "not running"),
-        (pynvml.NVML_ERROR_NO_PERMISSION, "no_permission", "no permission"),
-        (pynvml.NVML_ERROR_NOT_SUPPORTED, "not_supported", "does not support"),
-        (pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH, "error", "different versions"),
-        (pynvml.NVML_ERROR_UNKNOWN, "error", "999"),
-        (pynvml.NVML_ERROR_GPU_IS_LOST, "error", "15"),
+        ({}, {}, "native"),
+        ({".dockerenv": ""}, {}, "container"),
+        ({"run/.containerenv": ""}, {}, "container"),
+        ({"proc/1/cgroup": "12:cpu:/kubepods/besteffort/pod1/x\n"}, {}, "container"),
+        ({"proc/1/cgroup": "0::/init.scope\n"}, {}, "native"),
+        ({}, {"container": "lxc"}, "container"),
+        ({}, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "container"),
+        ({"proc/sys/kernel/osrelease": "5.15.167.4-microsoft-standard-WSL2\n"}, {}, "wsl2"),
+        ({"proc/sys/kernel/osrelease": "6.6.1-microsoft-custom\n"}, {}, "wsl2"),
+        ({"proc/sys/kernel/osrelease": "4.4.0-19041-Microsoft\n", ".dockerenv": ""}, {}, "wsl1"),
     ],
 )
-def test_each_reason_for_no_answer_is_told_apart(code: int, state: str, word: str) -> None:
-    found = ask(FakeNvml(fails={"nvmlInit": code}))
-    assert (found.state, found.cards) == (state, ())
-    assert found.detail is not None
-    assert word in found.detail
+def test_surroundings(
+    files: dict[str, str | bytes], environ: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    assert surroundings.read(tree(tmp_path, files), "Linux", environ) == expected
 
 
-def test_an_error_after_the_start_still_shuts_down() -> None:
-    fake = FakeNvml(fails={"nvmlDeviceGetCount": pynvml.NVML_ERROR_UNKNOWN, "nvmlShutdown": 1})
-    assert ask(fake).state == "error"
+def test_room_on_disk_is_that_of_the_nearest_folder_there_is(tmp_path: Path) -> None:
+    asked = []
+
+    def usage(folder: Path) -> tuple[int, int]:
+        asked.append(folder)
+        return 100, 40
+
+    found = disk.read("output", tmp_path / "not" / "there" / "yet", usage)
+    assert (asked, found.free_bytes) == ([tmp_path], 40)
+    assert str(tmp_path) not in repr(found)
 
 
-def test_no_card_and_no_package() -> None:
-    def missing() -> Any:
-        raise ImportError
+def test_room_on_disk_that_cannot_be_told(tmp_path: Path) -> None:
+    def usage(folder: Path) -> tuple[int, int]:
+        raise PermissionError(13, "Permission denied", str(folder))
 
-    assert ask(FakeNvml(cards=0)).state == "no_devices"
-    assert nvidia.read(missing).state == "no_binding"
-
-
-def test_an_old_driver_without_the_second_memory_interface() -> None:
-    fails = {"nvmlDeviceGetMemoryInfo_v2": pynvml.NVML_ERROR_FUNCTION_NOT_FOUND}
-    assert ask(FakeNvml(fails=fails)).cards[0].free_bytes == 3 * GIB
-
-
-@pytest.mark.parametrize("code", [pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_NO_PERMISSION])
-def test_a_card_that_tells_no_memory_is_unknown_not_empty(code: int) -> None:
-    card = ask(FakeNvml(fails={"nvmlDeviceGetMemoryInfo": code})).cards[0]
-    assert (card.total_bytes, card.free_bytes, card.used_bytes) == (None, None, None)
-    assert card.problem
-
-
-def test_a_card_of_zero_bytes_is_unknown() -> None:
-    card = ask(FakeNvml(total=0)).cards[0]
-    assert card.free_bytes is None
-    assert card.problem
-
-
-def test_a_lost_card_is_listed_with_its_reason() -> None:
-    card = ask(FakeNvml(fails={"nvmlDeviceGetHandleByIndex": pynvml.NVML_ERROR_GPU_IS_LOST})).cards[0]
-    assert card.name is None
-    assert card.problem
+    found = disk.read("cache", tmp_path, usage)
+    assert found.free_bytes is None
+    assert found.problem == "the system does not tell: Permission denied"
 
 
 def test_this_machine() -> None:
@@ -350,3 +275,23 @@ def test_this_machine() -> None:
     assert machine.ram.total_bytes > 0
     assert machine.cpu.usable_cpus
     assert machine.gpus[0].vendor == "nvidia"
+    assert machine.disks[0].free_bytes
+    assert Machine.from_json(json.loads(json.dumps(machine.to_json()))) == machine
+
+
+def test_reading_a_machine_loads_no_framework_and_prints_nothing() -> None:
+    code = (
+        "import sys; from sigrun_hwcheck.probe import read_machine; read_machine();"
+        "sys.exit(', '.join({'torch', 'onnxruntime', 'transformers'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_reading_a_machine_starts_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*arguments: object, **more: object) -> None:
+        raise AssertionError(f"started {arguments}")
+
+    monkeypatch.setattr(subprocess, "Popen", never)
+    monkeypatch.setattr("os.system", never)
+    read_machine()

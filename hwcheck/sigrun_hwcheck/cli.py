@@ -7,105 +7,188 @@ import io
 import json
 import os
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from sigrun_hwcheck import report as reports
-from sigrun_hwcheck.api import check
-from sigrun_hwcheck.memory import TOWER_CHOICES
+from sigrun.errors import SigrunError
+from sigrun_hwcheck.options import (
+    DOES_NOT_FIT,
+    EXIT_CODES,
+    FITS,
+    GPUS,
+    INTERRUPTED,
+    USAGE,
+    check_parser,
+    gpus_parser,
+)
 from sigrun_hwcheck.stored import StoredFileError
-from sigrun_hwcheck.verdict import Verdict
-
-FITS, DOES_NOT_FIT, USAGE, CANNOT_TELL, INTERRUPTED = 0, 1, 2, 3, 130
-
-EXIT_CODES: dict[Verdict, int] = {
-    "fits": FITS,
-    "tight": FITS,
-    "does not fit": DOES_NOT_FIT,
-    "unknown": CANNOT_TELL,
-}
-
-EPILOG = """\
-exit codes:
-  0   fits. With files: every file does. Without: at least one variant does.
-      Judged for both towers (or the --tower asked for) on the CPU, at every
-      --batch given, or at 1 if none is given. Tight counts as fitting.
-  1   does not fit
-  2   wrong usage, or a file that is missing, unreadable or not Sigrun's
-  3   cannot tell: the memory needed or free is not known
-
-verdicts:
-  fits           even the high end of the prediction leaves a reserve of 5 %
-                 (128 MiB to 1 GiB) of the device free
-  tight          the best figure fits, but the high end or the reserve does not
-  does not fit   the best figure is more than what is free
-  unknown        what is free is not known
-"""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; ``argv`` without the program's name. Returns the exit code."""
     _open_streams()
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == [GPUS]:
+        if Path(GPUS).exists():
+            print(
+                f"hwcheck: note: '{GPUS}' is the command here, not the file; that is ./{GPUS}",
+                file=sys.stderr,
+            )
+        arguments = gpus_parser().parse_args(words[1:])
+        return _guarded(lambda: _gpus(arguments))
+    parser = check_parser()
+    arguments = parser.parse_intermixed_args(words)
+    problem = _contradiction(arguments)
+    if problem is not None:
+        parser.error(problem)
+    return _guarded(lambda: _measure(arguments) if arguments.measure else _check(arguments))
+
+
+def _contradiction(arguments: argparse.Namespace) -> str | None:
+    """What of the options cannot be meant together, in words."""
+    supposed = [o for o in ("ram", "vram", "gpu", "machine") if getattr(arguments, o) is not None]
+    if arguments.measure and not arguments.files:
+        return "--measure needs a file to run"
+    if arguments.measure and supposed:
+        return f"--measure runs on this machine: leave --{supposed[0]} away"
+    if arguments.measure and (arguments.markdown or arguments.explain or arguments.all):
+        return "--measure prints its own table: leave --markdown, --all and --explain away"
+    if arguments.anyway and not arguments.measure:
+        return "--anyway goes with --measure: a check never refuses anything"
+    return None
+
+
+def _guarded(action: Callable[[], int]) -> int:
+    """Run a command: an error of ours becomes one plain message on stderr, never a traceback."""
     try:
-        report = check(arguments.files, batches=arguments.batch or (), tower=arguments.tower)
-        code = EXIT_CODES[report.outcome]
-        if arguments.json:
-            print(json.dumps(reports.to_json(report, code), indent=2))
-        else:
-            print(reports.text(report), end="")
+        code = action()
         sys.stdout.flush()
-    except StoredFileError as error:
+        return code
+    except (StoredFileError, SigrunError) as error:
         print(f"error: {error.message}", file=sys.stderr)
         if error.hint is not None:
             print(f"  hint: {error.hint}", file=sys.stderr)
         return USAGE
     except BrokenPipeError:
         # Whoever read our output has had enough; keep the interpreter from failing on its last flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return code
+        _leave_stdout()
+        return FITS
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout()
         print(f"error: cannot write the output: {error.strerror or error}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
+        print("hwcheck: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _leave_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from sigrun_hwcheck import report as reports
+    from sigrun_hwcheck import report_json
+    from sigrun_hwcheck.api import check
+    from sigrun_hwcheck.probe import read_machine
+    from sigrun_hwcheck.whatif import Supposed, read_file, save_file, suppose
+
+    machine = None
+    supposed = Supposed()
+    if arguments.machine is not None:
+        machine = read_file(Path(arguments.machine))
+        supposed = Supposed("one described in a file")
+    if arguments.ram is not None or arguments.vram or arguments.gpu:
+        described = f"{supposed.summary}, but with " if supposed.summary else ""
+        machine, supposed = suppose(
+            read_machine() if machine is None else machine,
+            ram=arguments.ram,
+            vram=arguments.vram or (),
+            gpus=arguments.gpu or (),
+        )
+        supposed = replace(supposed, summary=described + supposed.summary)
+    report = check(
+        arguments.files,
+        batches=arguments.batch or (),
+        tower=arguments.tower,
+        machine=machine,
+        compute=arguments.compute,
+        provider=arguments.provider,
+        reserve=arguments.reserve,
+        supposed=supposed,
+    )
+    if arguments.save_machine is not None:
+        save_file(report.machine, Path(arguments.save_machine))
+        print(
+            f"hwcheck: note: {arguments.save_machine} describes the machine; look at it before you share it",
+            file=sys.stderr,
+        )
+    code = EXIT_CODES[report.outcome]
+    if arguments.json:
+        _print_json(report_json.to_json(report, code))
+    elif arguments.markdown:
+        print(reports.markdown(report), end="")
+    else:
+        print(reports.text(report, full=arguments.all, explain=arguments.explain), end="")
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="hwcheck",
-        description="Say whether a model fits this machine: which variant, which tower, at which batch size.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "files",
-        nargs="*",
-        metavar="FILE",
-        help="exported .gguf files; none: every variant of the default model, as predicted",
-    )
-    parser.add_argument(
-        "--batch",
-        type=_batch,
-        action="append",
-        metavar="N",
-        help="inputs at once; may be given several times (default: 1 and 8, judged at 1)",
-    )
-    parser.add_argument(
-        "--tower",
-        choices=TOWER_CHOICES,
-        help="look at one tower only, or only at both together (default: all three)",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON; sizes in bytes, null is unknown")
-    return parser
+def _gpus(arguments: argparse.Namespace) -> int:
+    from sigrun_hwcheck import report_gpus
+    from sigrun_hwcheck.api import predicted
+    from sigrun_hwcheck.gpus import on_cards
+    from sigrun_hwcheck.stored import from_file
+
+    files: Sequence[str] = arguments.files
+    variants = tuple(from_file(file) for file in files) if files else predicted()
+    report = on_cards(variants, arguments.batch, arguments.reserve)
+    if arguments.json:
+        _print_json(report_gpus.to_json(report))
+    elif arguments.markdown:
+        print(report_gpus.markdown(report), end="")
+    else:
+        print(report_gpus.text(report, full=arguments.all), end="")
+    return FITS
 
 
-def _batch(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() else 0
-    if not 1 <= number <= 65536:
-        raise argparse.ArgumentTypeError(f"'{text}' is no batch size: give a whole number from 1 to 65536")
-    return number
+def _measure(arguments: argparse.Namespace) -> int:
+    from sigrun.progress import Progress
+    from sigrun_hwcheck import measuring
+    from sigrun_hwcheck.probe import read_machine
+
+    progress: Progress | None = None
+
+    def begin(number: int, count: int, words: str) -> None:
+        nonlocal progress
+        if progress is None:
+            progress = Progress("measuring", count, "runs", lines=True)
+        progress.label = f"measuring {words}"
+        progress.advance(number - progress.done)
+
+    try:
+        found = measuring.measure_files(
+            arguments.files,
+            read_machine(),
+            tower=arguments.tower,
+            compute=arguments.compute,
+            provider=arguments.provider,
+            batches=arguments.batch or (),
+            anyway=arguments.anyway,
+            on_progress=begin,
+        )
+    finally:
+        if progress is not None:
+            progress.close()
+    if arguments.json:
+        _print_json(measuring.to_json(found))
+    else:
+        print(measuring.text(found), end="")
+    return DOES_NOT_FIT if found.failures else FITS
+
+
+def _print_json(document: object) -> None:
+    print(json.dumps(document, indent=2, allow_nan=False))
 
 
 def _open_streams() -> None:

@@ -1,23 +1,34 @@
-"""The part of a prediction that no file tells: constants, measured or estimated, in ``constants.toml``."""
+"""The part of a prediction that no file tells: constants, measured or estimated, in ``constants.toml``.
+
+A table belongs to a provider, a version of ONNX Runtime, a system and an instruction set (on a card: a compute
+capability). Elsewhere its measured figures are estimates, and their high end is raised.
+"""
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-FORMAT = 1
+from sigrun_hwcheck.conditions import Conditions
+from sigrun_hwcheck.stored import Form
+
+FORMAT = 2
+ELSEWHERE = 1.25
+"""What the high end is raised by where a table was measured under other conditions."""
 
 Provider = Literal["cpu", "cuda"]
-Handover = Literal["copied", "shared", "moved"]
-"""What a session does with the arrays it is given. ``copied``: it holds a copy, and the arrays are let go of once
-it stands; ``shared``: it works on them, and packs dense matrices besides; ``moved``: they go to a device."""
+Handover = Literal["shared", "moved"]
+"""What a session does with the arrays it is given. ``shared``: it works on them, and lays dense matrices out anew
+besides; ``moved``: they go to a device."""
 
-Source = Literal["exact", "measured", "estimated"]
-"""How a figure is known. ``exact``: follows from the bytes of the file; ``measured``: on a machine of ours;
-``estimated``: computed from the model's shape, or taken from what others report."""
+Source = Literal["exact", "measured here", "measured", "estimated"]
+"""How a figure is known. ``exact``: follows from the bytes of the file; ``measured here``: on this machine, with
+this file; ``measured``: on a machine of ours under the same conditions; ``estimated``: computed from the model's shape,
+or measured elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,14 @@ class Range:
         """The range cut off at a number of bytes."""
         return Range(min(self.low_bytes, nbytes), min(self.best_bytes, nbytes), min(self.high_bytes, nbytes))
 
+    def or_more(self, other: Range) -> Range:
+        """The larger of both, bound by bound."""
+        return Range(
+            max(self.low_bytes, other.low_bytes),
+            max(self.best_bytes, other.best_bytes),
+            max(self.high_bytes, other.high_bytes),
+        )
+
     def __add__(self, other: Range) -> Range:
         return Range(
             self.low_bytes + other.low_bytes,
@@ -46,16 +65,8 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Constant:
-    """A range of bytes and how it is known."""
-
-    bytes: Range
-    source: Source
-
-
-@dataclass(frozen=True)
 class Factor:
-    """Bounds on a factor, and how it is known."""
+    """Bounds on a factor, and how it is known. A constant number of bytes is a factor on 1."""
 
     low: float
     best: float
@@ -63,8 +74,39 @@ class Factor:
     source: Source
 
     def of(self, nbytes: int) -> Range:
-        """The factor applied to a computed number of bytes."""
+        """The factor applied to a number of bytes."""
         return Range(round(nbytes * self.low), round(nbytes * self.best), round(nbytes * self.high))
+
+    def elsewhere(self) -> Factor:
+        """The same under other conditions than it was measured."""
+        if self.source != "measured":
+            return self
+        return replace(self, high=self.high * ELSEWHERE, source="estimated")
+
+
+@dataclass(frozen=True)
+class FormConstants:
+    """What a compute form costs.
+
+    Attributes:
+        attention: factor on the activations computed to be alive at once in a layer's attention.
+        mlp: factor on those in a layer's MLP.
+        workspace: factor on the largest quantized matrix as float32, which MatMulNBits decodes.
+        unpacked: share of the arrays that are laid out anew which is still there when the session peaks.
+        retained: share of them that the C library has not given back when the tower runs.
+        converted: factor on float16 arrays: what else a provider without float16 makes of them.
+        rounding: factor on the largest int8 matrix and the threads: what rounding and writing it takes.
+        reading: the same where the matrices are in the cache.
+    """
+
+    attention: Factor
+    mlp: Factor
+    workspace: Factor
+    unpacked: Factor
+    retained: Factor
+    converted: Factor
+    rounding: Factor
+    reading: Factor
 
 
 @dataclass(frozen=True)
@@ -72,48 +114,102 @@ class Constants:
     """What a provider costs.
 
     Attributes:
-        label: the provider in words.
+        provider: its name.
+        label: the same in words.
+        conditions: under which the figures were measured.
+        same: whether they are the ones asked for.
         micro_batch_tokens: the runtime cuts a batch into parts of at most so many tokens.
+        alone: compute forms in which each item runs alone.
         handover: what a session does with the arrays it is given.
         runtime: once a process: the interpreter and its libraries, or a card's context.
         session: once a tower.
+        layer: for each layer of a tower: graph and manifest.
+        libraries: pages of libraries that are first needed when a tower is loaded.
+        kernels: pages of libraries that are first needed when a tower runs.
         mapped: pages of the file in work while a tower is unpacked.
-        retained: share of the unpacked arrays that is not given back when they are freed.
-        activations: factor on the computed peak of live activations.
+        pieces: for each piece of the vocabulary, once a file is open; the tokenizer of the text tower not counted.
+        tokenizer: for each piece of the vocabulary, once a text is embedded.
+        forms: compute form → its costs.
     """
 
+    provider: Provider
     label: str
+    conditions: Conditions
+    same: bool
     micro_batch_tokens: int
+    alone: tuple[Form, ...]
     handover: Handover
-    runtime: Constant
-    session: Constant
-    mapped: Constant
-    retained: Factor
-    activations: Factor
+    runtime: Factor
+    session: Factor
+    layer: Factor
+    libraries: Factor
+    kernels: Factor
+    mapped: Factor
+    pieces: Factor
+    tokenizer: Factor
+    forms: Mapping[Form, FormConstants]
 
 
-@cache
-def constants(provider: Provider) -> Constants:
-    """The constants of a provider."""
-    table = tomllib.loads(resources.files("sigrun_hwcheck").joinpath("constants.toml").read_text("utf-8"))
-    if table["format"] != FORMAT:
-        raise ValueError(f"constants.toml: format is {table['format']!r}; this version reads format {FORMAT}")
-    entry = table[provider]
-    return Constants(
-        label=entry["label"],
-        micro_batch_tokens=entry["micro_batch_tokens"],
-        handover=entry["handover"],
-        runtime=_constant(entry["runtime"]),
-        session=_constant(entry["session"]),
-        mapped=_constant(entry["mapped"]),
-        retained=_factor(entry["retained"]),
-        activations=_factor(entry["activations"]),
+def constants(provider: Provider, conditions: Conditions | None = None) -> Constants:
+    """The constants of a provider that fit some conditions best.
+
+    Args:
+        provider: what runs the model.
+        conditions: where; none asks for no particular conditions, and takes the first table as it stands.
+    """
+    tables = [table for table in _tables() if table.provider == provider]
+    if conditions is None:
+        return tables[0]
+    table = max(tables, key=lambda t: t.conditions.likeness(conditions))
+    if table.conditions.covers(conditions):
+        return table
+    return replace(
+        table,
+        same=False,
+        **{name: getattr(table, name).elsewhere() for name in _COSTS},
+        forms={form: _elsewhere(costs) for form, costs in table.forms.items()},
     )
 
 
-def _constant(entry: dict[str, Any]) -> Constant:
-    return Constant(Range(entry["low_bytes"], entry["best_bytes"], entry["high_bytes"]), entry["source"])
+_COSTS = ("runtime", "session", "layer", "libraries", "kernels", "mapped", "pieces", "tokenizer")
 
 
-def _factor(entry: dict[str, Any]) -> Factor:
-    return Factor(entry["low"], entry["best"], entry["high"], entry["source"])
+def _elsewhere(costs: FormConstants) -> FormConstants:
+    return FormConstants(**{name: factor.elsewhere() for name, factor in vars(costs).items()})
+
+
+@cache
+def document() -> dict[str, Any]:
+    """``constants.toml``, checked for its format."""
+    table = tomllib.loads(resources.files("sigrun_hwcheck").joinpath("constants.toml").read_text("utf-8"))
+    if table["format"] != FORMAT:
+        raise ValueError(f"constants.toml: format is {table['format']!r}; this version reads format {FORMAT}")
+    return table
+
+
+@cache
+def _tables() -> tuple[Constants, ...]:
+    return tuple(_constants(entry) for entry in document()["memory"])
+
+
+def _constants(entry: dict[str, Any]) -> Constants:
+    return Constants(
+        provider=entry["provider"],
+        label=entry["label"],
+        conditions=Conditions(**entry["conditions"]),
+        same=True,
+        micro_batch_tokens=entry["micro_batch_tokens"],
+        alone=tuple(entry["alone"]),
+        handover=entry["handover"],
+        **{name: factor(entry[name]) for name in _COSTS},
+        forms={
+            form: FormConstants(**{name: factor(value) for name, value in costs.items()})
+            for form, costs in entry["forms"].items()
+        },
+    )
+
+
+def factor(entry: list[Any]) -> Factor:
+    """A factor as it stands in the file: ``[low, best, high, source]``."""
+    low, best, high, source = entry
+    return Factor(low, best, high, source)

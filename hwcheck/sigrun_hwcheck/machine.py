@@ -1,7 +1,7 @@
 """What a machine offers, as plain data: everything the verdicts need, and nothing that names its owner.
 
 A :class:`Machine` is read by ``sigrun_hwcheck.probe`` or comes from a JSON file; the rest of the package
-sees no difference. Unknown is ``None`` throughout, never 0. No serial numbers, UUIDs, host or user names
+sees no difference. Unknown is ``None`` throughout, never 0. No serial numbers, UUIDs, paths, host or user names
 are kept.
 """
 
@@ -9,20 +9,55 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-FORMAT = 1
+from sigrun_hwcheck.fields import MachineFileError, build
+
+__all__ = [
+    "Card",
+    "Cpu",
+    "Disk",
+    "ExecutionProvider",
+    "GpuState",
+    "Gpus",
+    "Machine",
+    "MachineFileError",
+    "Npu",
+    "OnnxRuntime",
+    "Ram",
+]
+
+FORMAT = 2
 
 GpuState = Literal[
-    "ok", "no_binding", "no_library", "no_driver", "no_permission", "no_devices", "not_supported", "error"
+    "ok",
+    "no_binding",
+    "no_library",
+    "no_driver",
+    "old_driver",
+    "version_mismatch",
+    "no_permission",
+    "no_devices",
+    "not_supported",
+    "not_passed_in",
+    "asleep",
+    "error",
 ]
 """Why a vendor's cards are or are not known. ``no_binding``: the Python package that asks is missing;
 ``no_library``: the vendor's library is not on this system; ``no_driver``: the library is, its driver is not
-running; ``error``: anything else, told in ``detail``."""
+running; ``old_driver``: the driver lacks what is asked for; ``version_mismatch``: driver and library do not belong
+together; ``not_passed_in``: the card is in the machine, and this container may not use it; ``asleep``: every card
+is powered down, and was not woken; ``error``: anything else, told in ``detail``."""
 
+CardKind = Literal["discrete", "integrated", "slice", "divided", "unknown"]
+"""``slice``: a part of a card with memory of its own (MIG); ``divided``: a card that is cut into slices, so that
+nothing can be put on the whole of it; ``unknown``: whether it has a memory of its own cannot be told."""
 
-class MachineFileError(ValueError):
-    """A machine description is not one; the message names the field."""
+CardMemory = Literal["own", "unified", "shared"]
+"""``own``: on the card; ``unified``: the card works in main memory (Jetson, GB10, Apple); ``shared``: it has a small
+part of main memory set aside and borrows the rest (APU, integrated graphics)."""
+
+Surroundings = Literal["native", "container", "wsl1", "wsl2"]
 
 
 @dataclass(frozen=True)
@@ -91,7 +126,25 @@ class Cpu:
 
 @dataclass(frozen=True)
 class Card:
-    """One graphics card. ``problem`` says in words why a figure is unknown."""
+    """One graphics card, or a slice of one.
+
+    Attributes:
+        index: its place among the vendor's cards, in the order of the slots; a slice bears its card's.
+        name: as the vendor calls it.
+        total_bytes: memory of its own; of an integrated one, what is set aside for it.
+        free_bytes: of that, free now.
+        used_bytes: of that, used.
+        compute_capability: CUDA's, of NVIDIA cards.
+        problem: in words, why a figure is unknown.
+        kind: what it is.
+        memory: whose memory it works in.
+        shared_total_bytes: what it may take of main memory at most, where the system sets a limit.
+        shared_free_bytes: of that, not taken yet.
+        slice: number of the slice.
+        slot: address on the PCI bus.
+        hidden: in words, why this process may not use it; ``None``: it may.
+        estimated: whether a figure is a rule of thumb instead of a reading.
+    """
 
     index: int
     name: str | None
@@ -100,11 +153,19 @@ class Card:
     used_bytes: int | None
     compute_capability: tuple[int, int] | None
     problem: str | None = None
+    kind: CardKind = "discrete"
+    memory: CardMemory = "own"
+    shared_total_bytes: int | None = None
+    shared_free_bytes: int | None = None
+    slice: int | None = None
+    slot: str | None = None
+    hidden: str | None = None
+    estimated: bool = False
 
 
 @dataclass(frozen=True)
 class Gpus:
-    """What one vendor's library said. ``detail`` is one plain sentence where ``state`` is not ``ok``."""
+    """What is known of one vendor's cards. ``detail`` is one plain sentence: why there are none, or a caveat."""
 
     vendor: str
     state: GpuState
@@ -114,13 +175,72 @@ class Gpus:
 
 
 @dataclass(frozen=True)
+class Npu:
+    """A processor for neural networks; Sigrun lists it and does not use it."""
+
+    name: str
+    driver: str | None
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Room in a folder. ``purpose``: ``output`` for exported files, ``cache`` for prepared weights."""
+
+    purpose: Literal["output", "cache"]
+    total_bytes: int | None
+    free_bytes: int | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class ExecutionProvider:
+    """One of ONNX Runtime's providers. ``loads``: ``None`` if it was not tried; ``problem``: why it does not."""
+
+    name: str
+    loads: bool | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class OnnxRuntime:
+    """ONNX Runtime as installed.
+
+    Attributes:
+        version: of the package; ``None`` if there is none.
+        packages: which of its packages are installed.
+        providers: what it runs on, best first; empty if it was not asked.
+        problem: in words, what is wrong with the installation.
+    """
+
+    version: str | None
+    packages: tuple[str, ...]
+    providers: tuple[ExecutionProvider, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
 class Machine:
-    """A machine; ``gpus`` has one entry a vendor that was asked."""
+    """A machine.
+
+    Attributes:
+        system: ``Linux``, ``Windows``, ``Darwin`` or what Python calls it.
+        ram: main memory.
+        cpu: the processor.
+        gpus: NVIDIA's entry (none on a Mac), and one for every other vendor of which there is something to say.
+        surroundings: whether this process runs in a container or in Windows' Linux.
+        npus: processors for neural networks.
+        disks: room for files.
+        onnxruntime: ``None`` if nobody looked.
+    """
 
     system: str
     ram: Ram
     cpu: Cpu
     gpus: tuple[Gpus, ...]
+    surroundings: Surroundings = "native"
+    npus: tuple[Npu, ...] = ()
+    disks: tuple[Disk, ...] = ()
+    onnxruntime: OnnxRuntime | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that :meth:`from_json` reads back."""
@@ -133,110 +253,6 @@ class Machine:
         Raises:
             MachineFileError: a field is missing, unknown or of a wrong type.
         """
-        top = _Fields(data, "machine", {"format", "system", "ram", "cpu", "gpus"})
-        if top.data["format"] != FORMAT:
-            raise MachineFileError(f"format is {top.data['format']!r}; this version reads format {FORMAT}")
-        gpus = tuple(_gpus(entry, i) for i, entry in enumerate(top.list("gpus")))
-        return cls(top.text("system"), _ram(top), _cpu(top), gpus)
-
-
-def _ram(top: _Fields) -> Ram:
-    ram = _Fields(top.data["ram"], "ram", set(Ram.__dataclass_fields__))
-    return Ram(
-        total_bytes=ram.bytes("total_bytes"),
-        available_bytes=ram.bytes("available_bytes"),
-        limit_bytes=ram.bytes("limit_bytes"),
-        limit_free_bytes=ram.bytes("limit_free_bytes"),
-        limit_source=ram.maybe_text("limit_source"),
-        problem=ram.maybe_text("problem"),
-    )
-
-
-def _cpu(top: _Fields) -> Cpu:
-    cpu = _Fields(top.data["cpu"], "cpu", set(Cpu.__dataclass_fields__))
-    features = cpu.data["features"]
-    if not isinstance(features, dict) or not all(v is None or isinstance(v, bool) for v in features.values()):
-        raise MachineFileError(f"cpu.features must map names to true, false or null, not {features!r}")
-    quota = cpu.data["quota_cpus"]
-    if quota is not None and (isinstance(quota, bool) or not isinstance(quota, int | float) or not quota > 0):
-        raise MachineFileError(f"cpu.quota_cpus must be a number above 0 or null, not {quota!r}")
-    return Cpu(
-        name=cpu.maybe_text("name"),
-        architecture=cpu.text("architecture"),
-        physical_cores=cpu.bytes("physical_cores"),
-        usable_cpus=cpu.bytes("usable_cpus"),
-        quota_cpus=quota,
-        features=features,
-    )
-
-
-def _gpus(data: object, index: int) -> Gpus:
-    found = _Fields(data, f"gpus[{index}]", set(Gpus.__dataclass_fields__))
-    state = found.data["state"]
-    if state not in get_args(GpuState):
-        raise MachineFileError(f"gpus[{index}].state is {state!r}; known: {', '.join(get_args(GpuState))}")
-    cards = []
-    for i, entry in enumerate(found.list("cards")):
-        card = _Fields(entry, f"gpus[{index}].cards[{i}]", set(Card.__dataclass_fields__))
-        number = card.bytes("index")
-        if number is None:
-            raise MachineFileError(f"gpus[{index}].cards[{i}].index must be a whole number")
-        cards.append(
-            Card(
-                index=number,
-                name=card.maybe_text("name"),
-                total_bytes=card.bytes("total_bytes"),
-                free_bytes=card.bytes("free_bytes"),
-                used_bytes=card.bytes("used_bytes"),
-                compute_capability=_capability(card.data["compute_capability"], card.where),
-                problem=card.maybe_text("problem"),
-            )
-        )
-    return Gpus(
-        found.text("vendor"), state, found.maybe_text("detail"), found.maybe_text("driver"), tuple(cards)
-    )
-
-
-def _capability(value: object, where: str) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    if isinstance(value, list | tuple) and len(value) == 2 and all(type(v) is int and v >= 0 for v in value):
-        return value[0], value[1]
-    raise MachineFileError(f"{where}.compute_capability must be two whole numbers or null, not {value!r}")
-
-
-class _Fields:
-    """A table with exactly the fields ``known``; look-ups whose errors name the field."""
-
-    def __init__(self, data: object, where: str, known: set[str]) -> None:
-        if not isinstance(data, dict):
-            raise MachineFileError(f"{where} must be an object, not {type(data).__name__}")
-        for name in data:
-            if name not in known:
-                raise MachineFileError(f"{where} has no field '{name}'; known: {', '.join(sorted(known))}")
-        for name in sorted(known - set(data)):
-            raise MachineFileError(f"{where}: the field '{name}' is missing")
-        self.data: dict[str, Any] = data
-        self.where = where
-
-    def text(self, name: str) -> str:
-        value = self.data[name]
-        if not isinstance(value, str):
-            raise MachineFileError(f"{self.where}.{name} must be a string, not {value!r}")
-        return value
-
-    def maybe_text(self, name: str) -> str | None:
-        return None if self.data[name] is None else self.text(name)
-
-    def bytes(self, name: str) -> int | None:
-        """A count or a number of bytes, or ``None``."""
-        value = self.data[name]
-        if value is not None and (type(value) is not int or value < 0):
-            raise MachineFileError(f"{self.where}.{name} must be a whole number or null, not {value!r}")
-        return value
-
-    def list(self, name: str) -> list[Any]:
-        value = self.data[name]
-        if not isinstance(value, list | tuple):
-            raise MachineFileError(f"{self.where}.{name} must be a list, not {value!r}")
-        return list(value)
+        if isinstance(data, Mapping) and data.get("format", FORMAT) != FORMAT:
+            raise MachineFileError(f"format is {data['format']!r}; this version reads format {FORMAT}")
+        return build(cls, data, "machine", {"format"})

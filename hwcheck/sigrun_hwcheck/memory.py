@@ -1,18 +1,8 @@
 """Predicts the memory that running a tower takes, term by term, before anything is loaded.
 
-Two moments matter. While a tower is **loaded**, a session that copies its weights has them twice for a while;
-when it **runs**, activations have come. What is needed is the larger of the two.
-The terms, for the compute form ``exact``:
-
-weights       what the session computes with: follows exactly from encodings and shapes
-unpacked      the arrays handed to the session, until it stands
-retained      what the C library does not give back of them
-packed        dense matrices once more, laid out for the kernels, where the session shares the arrays
-activations   what a running batch holds; grows with the batch up to the runtime's micro-batch
-workspace     one matrix as float32, the scratch in which MatMulNBits decodes
-session       what a session costs besides
-runtime       Python and the libraries, once a process; on a card its context
-mapped        pages of the file itself; the system takes them back at need, so no verdict counts them
+Two moments matter: while a tower is **loaded** there are arrays that go once its session stands; when it **runs**,
+activations have come. What is needed is the larger of the two. Where the same file was measured on the same device
+(:mod:`sigrun_hwcheck.measure`), the measured peaks stand for the predicted ones.
 """
 
 from __future__ import annotations
@@ -21,36 +11,37 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from sigrun_hwcheck.conditions import Conditions
 from sigrun_hwcheck.constants import Constants, Provider, Range, Source, constants
-from sigrun_hwcheck.stored import NBITS, Stored, Tensor
+from sigrun_hwcheck.measured import Measured, Measurements
+from sigrun_hwcheck.quantities import quantities
+from sigrun_hwcheck.stored import FORMS, Form, Stored
+from sigrun_hwcheck.terms import LOADING, RUNNING, WAITING, Term, TermName, merged, micro_batch, terms, total
 from sigrun_recipes import TowerName
+
+__all__ = [
+    "TOWER_CHOICES",
+    "Compute",
+    "Need",
+    "Phase",
+    "PhaseName",
+    "Term",
+    "TermName",
+    "TowerChoice",
+    "default_compute",
+    "need",
+]
 
 TowerChoice = Literal["image", "text", "both"]
 TOWER_CHOICES: tuple[TowerChoice, ...] = ("image", "text", "both")
-
-TermName = Literal[
-    "weights", "unpacked", "retained", "packed", "activations", "workspace", "session", "runtime", "mapped"
-]
+Compute = Literal["auto", "exact", "int8", "f16", "w4f16"]
 PhaseName = Literal["load", "run"]
 
-LOADING: tuple[TermName, ...] = ("weights", "unpacked", "packed", "session", "mapped")
-WAITING: tuple[TermName, ...] = ("weights", "packed", "activations", "workspace", "session", "mapped")
-RUNNING: tuple[TermName, ...] = (*WAITING, "retained")
+WORKING_BYTES, SMALL_BYTES = 768 << 20, 2 << 30
+"""By which the runtime chooses between forms on a card (``sigrun.choice``)."""
 
-FLOAT_BYTES = 4
-
-# Kinds of matrices that ONNX Runtime multiplies by, and so packs for its kernels when they are dense.
-_MULTIPLIED = ("linear", "patch")
-
-
-@dataclass(frozen=True)
-class Term:
-    """One part of the memory needed. ``reclaimable``: the system can take it back, so it is no obstacle."""
-
-    name: TermName
-    bytes: Range
-    source: Source
-    reclaimable: bool = False
+MEASURED_DOUBT = 0.02
+"""What a repeated run may differ from a measured one."""
 
 
 @dataclass(frozen=True)
@@ -63,21 +54,31 @@ class Phase:
     @property
     def bytes(self) -> Range:
         """All terms that cannot be taken back."""
-        return _total(t for t in self.terms if not t.reclaimable)
+        return total(t for t in self.terms if not t.reclaimable)
 
     @property
     def resident_bytes(self) -> Range:
         """What a process monitor shows, pages of the file included."""
-        return _total(self.terms)
+        return total(self.terms)
 
 
 @dataclass(frozen=True)
 class Need:
-    """What one tower, or both in one process, take at one batch size."""
+    """What one tower, or both in one process, take at one batch size.
+
+    Attributes:
+        tower: which.
+        compute: the compute form; never ``auto``.
+        batch: items handed over at once.
+        micro_batch: items that are run at once, of the tower that runs more.
+        phases: load, then run.
+    """
 
     tower: TowerChoice
+    compute: Form
     batch: int
-    phases: tuple[Phase, ...]
+    micro_batch: int
+    phases: tuple[Phase, Phase]
 
     @property
     def bytes(self) -> Range:
@@ -89,118 +90,130 @@ class Need:
         """What a process monitor will have shown at the peak."""
         return _larger(phase.resident_bytes for phase in self.phases)
 
+    @property
+    def source(self) -> Source:
+        """How well it is known: as well as the least known term of the larger phase."""
+        peak = max(self.phases, key=lambda phase: phase.bytes.best_bytes)
+        order: tuple[Source, ...] = ("exact", "measured here", "measured", "estimated")
+        return max((t.source for t in peak.terms), key=order.index)
 
-def need(stored: Stored, tower: TowerChoice, batch: int, provider: Provider = "cpu") -> Need | None:
-    """Memory to run one tower, or both in one process, at a batch size.
+    @property
+    def limiting(self) -> Term:
+        """The largest term of the larger phase: what to lower first."""
+        peak = max(self.phases, key=lambda phase: phase.bytes.best_bytes)
+        return max((t for t in peak.terms if not t.reclaimable), key=lambda t: t.bytes.best_bytes)
+
+
+def default_compute(stored: Stored, provider: Provider, free_bytes: int | None = None) -> Form:
+    """The form that ``compute="auto"`` of the runtime means for a variant (``sigrun.choice``).
+
+    On a CPU ``int8`` where the export's verification passed it, or where the variant is not exported yet, else
+    ``exact``. On a card ``f16`` where every tower fits into what is free, else ``w4f16``.
+
+    Args:
+        stored: the variant.
+        provider: what runs it.
+        free_bytes: free memory of a card, if known.
+    """
+    offered = [form for form in FORMS if all(form in forms for forms in stored.forms.values())]
+    wanted: tuple[Form, ...] = ("int8", "exact") if provider == "cpu" else ("f16", "w4f16", "exact")
+    refused: set[Form] = set()
+    if not stored.passed.get("int8", stored.origin == "recipe"):
+        refused.add("int8")
+    if "w4f16" in offered and not all(_fits_in_half(stored, tower, free_bytes) for tower in stored.towers):
+        refused.add("f16")
+    chosen = [form for form in wanted if form in offered and form not in refused]
+    return chosen[0] if chosen else (offered or ["exact"])[0]
+
+
+def _fits_in_half(stored: Stored, tower: TowerName, free_bytes: int | None) -> bool:
+    """Whether the runtime will take form ``f16`` on a card with so much free."""
+    weights = sum(2 * t.size for t in stored.of(tower) if "f16" in t.packings)
+    return weights + WORKING_BYTES <= (SMALL_BYTES if free_bytes is None else free_bytes)
+
+
+def need(
+    stored: Stored,
+    tower: TowerChoice,
+    compute: Compute = "auto",
+    batch: int = 1,
+    provider: Provider = "cpu",
+    device: Conditions | None = None,
+    *,
+    measured: Measurements | None = None,
+    cached: bool = False,
+) -> Need | None:
+    """Memory to run one tower, or both in one process.
 
     Towers do not run at the same time, but a session keeps what it once took: the second tower is loaded while
-    the first still holds its activations (but takes up what the C library retained). ``None`` if the variant
-    lacks the tower.
+    the first still holds its activations (but takes up what the C library retained).
+
+    Args:
+        stored: the variant.
+        tower: which tower.
+        compute: the compute form; ``auto`` for the runtime's choice.
+        batch: items handed over at once.
+        provider: what runs it.
+        device: where; none takes the constants as they stand, with the threads they were measured with.
+        measured: what was measured on this machine; none to predict.
+        cached: the int8 matrices are in the runtime's cache already.
+
+    Returns:
+        The need, or ``None`` if the variant lacks the tower, or a graph of that form.
 
     Raises:
-        ValueError: the batch is below 1.
+        ValueError: the batch is below 1, or there is no such compute form.
     """
     if batch < 1:
         raise ValueError(f"a batch has at least one input, not {batch}")
+    if compute not in ("auto", *FORMS):
+        raise ValueError(f"there is no compute form {compute!r}; there are: auto, {', '.join(FORMS)}")
+    form = default_compute(stored, provider) if compute == "auto" else compute
     towers: tuple[TowerName, ...] = ("image", "text") if tower == "both" else (tower,)
-    if any(t not in stored.towers for t in towers):
+    if any(form not in stored.forms.get(t, ()) for t in towers):
         return None
-    known = constants(provider)
-    terms = {t: _terms(stored, t, batch, known) for t in towers}
-    runtime = Term("runtime", known.runtime.bytes, known.runtime.source)
+    known = constants(provider, device)
+    threads = (device.threads if device is not None else known.conditions.threads) or 1
+    of = {t: terms(stored, t, form, batch, known, threads=threads, cached=cached) for t in towers}
+    runtime = Term("runtime", known.runtime.of(1), known.runtime.source)
 
     def phase(name: PhaseName, names: dict[TowerName, tuple[TermName, ...]]) -> Phase:
-        there = [term for t in towers for term in terms[t] if term.name in names[t]]
-        return Phase(name, (*_merged(there), runtime))
+        there = [term for t in towers for term in of[t] if term.name in names[t]]
+        return Phase(name, (*merged(there), runtime))
 
     loads = [phase("load", {t: LOADING if t == last else WAITING for t in towers}) for last in towers]
+    load = max(loads, key=lambda p: p.resident_bytes.best_bytes)
     run = phase("run", dict.fromkeys(towers, RUNNING))
-    return Need(tower, batch, (max(loads, key=lambda p: p.resident_bytes.best_bytes), run))
+    items = {t: min(batch, micro_batch(quantities(stored, t, form), known, form)) for t in towers}
+    if measured is not None and device is not None:
+        seen = [measured.find(stored, t, form, provider, device, items[t], cached=cached) for t in towers]
+        if all(s is not None for s in seen):
+            load, run = _as_measured([s for s in seen if s is not None], load, run, known)
+    return Need(tower, form, batch, max(items.values()), (load, run))
 
 
-def _terms(stored: Stored, tower: TowerName, batch: int, known: Constants) -> list[Term]:
-    """Every term of a tower, whatever the phase."""
-    tensors = [t for t in stored.of(tower) if t.packing is not None]
-    alive = _activation_bytes(stored, tower) * _micro_batch(stored, tower, batch, known)
-    scratch = max((t.size * FLOAT_BYTES for t in tensors if t.packing == "nbits"), default=0)
-    arrays = sum(_array_bytes(t) for t in tensors)
-    viewed = sum(_array_bytes(t) for t in tensors if _viewed(t))
-    multiplied = sum(_array_bytes(t) for t in tensors if t.packing == "dense" and t.kind in _MULTIPLIED)
-    pages = known.mapped.bytes.at_most(stored.nbytes(tower)) + Range(0, viewed, viewed)
-    shared = known.handover == "shared"
-    # Sessions work on packed arrays in place; dense matrices they lay out anew, so those are copied (sigrun.sessions).
-    anew = sum(
-        _array_bytes(t) for t in tensors if t.packing == "dense" and not _viewed(t) and t.kind in _MULTIPLIED
+def _as_measured(seen: list[Measured], load: Phase, run: Phase, known: Constants) -> tuple[Phase, Phase]:
+    """The phases with measured totals. Of several towers, each was measured alone: what they share counts once."""
+    shared = (len(seen) - 1) * round(sum(s.base_bytes for s in seen) / len(seen))
+    mapped = sum(s.mapped_bytes for s in seen)
+    run_peak = sum(s.run_peak_bytes for s in seen) - shared
+    # The last tower is loaded while the others stand as they ran.
+    load_peak = run_peak + max(s.load_peak_bytes - s.run_peak_bytes for s in seen)
+    return _measured_phase("load", load_peak, mapped), _measured_phase("run", run_peak, mapped)
+
+
+def _measured_phase(name: PhaseName, peak: int, mapped: int) -> Phase:
+    held = max(0, peak - mapped)
+    doubt = round(MEASURED_DOUBT * held)
+    return Phase(
+        name,
+        (
+            Term("process", Range(held - doubt, held, held + doubt), "measured here"),
+            Term("mapped", Range.exactly(mapped), "measured here", reclaimable=True),
+        ),
     )
-    unpacked = {"copied": arrays - viewed, "shared": anew, "moved": 0}[known.handover]
-    # A dense matrix is copied, packed, and its copy freed; what stays of that varied between nothing and this.
-    freed = Range(0, 0, round(viewed * known.retained.best))
-    return [
-        Term("weights", Range.exactly(arrays - viewed - anew if shared else arrays), "exact"),
-        Term("unpacked", Range.exactly(unpacked), "exact"),
-        Term("retained", known.retained.of(unpacked) + freed, known.retained.source),
-        Term("packed", Range.exactly(multiplied if shared else 0), "exact"),
-        Term("activations", known.activations.of(alive), known.activations.source),
-        Term("workspace", Range(0, scratch, scratch), "measured"),
-        Term("session", known.session.bytes, known.session.source),
-        Term("mapped", pages, "measured", reclaimable=True),
-    ]
-
-
-def _merged(terms: Iterable[Term]) -> list[Term]:
-    """Terms of the same name added up; one is known as well as its least known part."""
-    order: tuple[Source, ...] = ("exact", "measured", "estimated")
-    merged: dict[TermName, Term] = {}
-    for term in terms:
-        before = merged.get(term.name)
-        if before is not None:
-            source = max(before.source, term.source, key=order.index)
-            term = Term(term.name, before.bytes + term.bytes, source, term.reclaimable)
-        merged[term.name] = term
-    return list(merged.values())
-
-
-def _total(terms: Iterable[Term]) -> Range:
-    return sum((t.bytes for t in terms), Range.exactly(0))
 
 
 def _larger(ranges: Iterable[Range]) -> Range:
     low, best, high = zip(*((r.low_bytes, r.best_bytes, r.high_bytes) for r in ranges), strict=True)
     return Range(max(low), max(best), max(high))
-
-
-def _micro_batch(stored: Stored, tower: TowerName, batch: int, known: Constants) -> int:
-    """Inputs that are really run at once."""
-    shape = stored.architecture.tower(tower)
-    assert shape is not None  # the caller asked for a tower that is there
-    return min(batch, max(1, known.micro_batch_tokens // shape.tokens))
-
-
-def _array_bytes(tensor: Tensor) -> int:
-    """Bytes of the arrays that a session takes for a stored weight."""
-    if tensor.packing == "dense":
-        return tensor.size * FLOAT_BYTES
-    bits, shared, scale_bytes = NBITS[tensor.encoding]
-    return tensor.size * bits // 8 + tensor.size // shared * scale_bytes
-
-
-def _viewed(tensor: Tensor) -> bool:
-    """Whether the runtime hands over the file's own pages: the numbers are float32 there already."""
-    return tensor.packing == "dense" and tensor.encoding == "f32"
-
-
-def _activation_bytes(stored: Stored, tower: TowerName) -> int:
-    """Float32 activations alive at once for one input, at the widest place of a layer.
-
-    In attention: the residual, its normalised copy, q, k, v and one transposed copy, and the scores before
-    and after softmax. In the MLP: the residual, its normalised copy, and the hidden values before and after
-    GELU. Pixel values of a picture stay alive beside either.
-    """
-    shape = stored.architecture.tower(tower)
-    assert shape is not None  # the caller asked for a tower that is there
-    residual = shape.tokens * shape.width
-    scores = shape.heads * shape.tokens**2
-    hidden = shape.tokens * max(stored.mlp_width(tower), shape.mlp)
-    image = stored.architecture.image
-    pixels = 3 * image.image_size**2 if tower == "image" and image is not None else 0
-    return FLOAT_BYTES * (max(6 * residual + 2 * scores, 2 * residual + 2 * hidden) + pixels)

@@ -1,267 +1,226 @@
-"""A report as text for people, at most 80 columns wide, and as JSON for programs. Plain ASCII, no colours."""
+"""A report for people: as text, at most 80 columns wide (``--all``: 100), and as Markdown. Plain ASCII, no colours."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from itertools import groupby
 from pathlib import Path
-from typing import Any
 
+from sigrun_hwcheck import facts
 from sigrun_hwcheck.api import Report
-from sigrun_hwcheck.constants import Range, constants
-from sigrun_hwcheck.devices import Device
-from sigrun_hwcheck.machine import Cpu, Gpus, Machine, Ram
+from sigrun_hwcheck.constants import constants
+from sigrun_hwcheck.places import Place
 from sigrun_hwcheck.rows import Row
 from sigrun_hwcheck.stored import Stored
+from sigrun_hwcheck.table import WIDTH, wrapped
+from sigrun_hwcheck.tables import everything, label, marks_used, overview
 from sigrun_hwcheck.units import size
-
-FORMAT = 1
-WIDTH = 80
-BATCHES_ABREAST = 3
+from sigrun_hwcheck.verdict import best, works
+from sigrun_hwcheck.wording import SOURCES, SOURCES_SHORT, TERMS
 
 
-def text(report: Report) -> str:
-    """The whole report, ending in a newline."""
-    parts = [
-        [*_machine(report.machine)],
-        [*_subjects(report.variants)],
-        *([*_table(report, device)] for device in report.devices),
-        [*_notes(report)],
-        [*_advice(report)],
-    ]
+def text(report: Report, *, full: bool = False, explain: bool = False) -> str:
+    """The whole report, ending in a newline.
+
+    Args:
+        report: the answer.
+        full: a table for every place, with a line for each tower and batch.
+        explain: what the needs are made of.
+    """
+    main = _main(report)
+    parts = [[*_supposed(report)], [*_facts(report)], [*_subjects(report.variants)]]
+    shown = [p for p in report.places if _rows(report, p)] if full else [main] if main is not None else []
+    parts += [[*_table(report, place, full=full)] for place in shown]
+    parts.append([*_elsewhere(report, [p for p in report.places if p not in shown])])
+    if explain:
+        parts += [[*_explained(report, row)] for row in _to_explain(report, main, full=full)]
+    parts += [[*_notes(report, shown)], [*_advice(report)]]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
-def _machine(machine: Machine) -> Iterator[str]:
-    yield from _field("System", f"{machine.system}, {machine.cpu.architecture}")
-    yield from _field("RAM", _ram(machine.ram))
-    yield from _field("CPU", _cpu(machine.cpu))
-    for gpus in machine.gpus:
-        name = gpus.vendor.upper()
-        lines = list(_gpus(gpus))
-        yield from _field(name, lines[0])
-        for line in lines[1:]:
-            yield from _field("", line)
+def markdown(report: Report) -> str:
+    """The tables and the advice in Markdown, ending in a newline."""
+    parts = [[*_supposed(report)], [*_subjects(report.variants)]]
+    for place in report.places:
+        of_place = _rows(report, place)
+        if of_place:
+            parts += [[f"**{_heading(report, place, of_place)}**"]]
+            parts += [[*everything(report.variants, of_place).markdown()]]
+    command = [] if report.advice.command is None else [f"    {report.advice.command}"]
+    parts += [[*_notes(report, report.places)], [report.advice.sentence, *report.advice.notes], command]
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
-def _field(name: str, value: str) -> Iterator[str]:
-    yield from textwrap.wrap(value, WIDTH, initial_indent=f"{name:<8}", subsequent_indent=" " * 8)
+def _main(report: Report) -> Place | None:
+    """The place whose table is shown: that of the advice, else the one the runtime takes, else any that is judged."""
+    judged = [p for p in report.places if p.key in report.judged and _rows(report, p)]
+    return next(
+        (p for p in judged if p.key == report.advice.device),
+        report.auto if report.auto in judged else next(iter(judged), None),
+    )
 
 
-def _ram(ram: Ram) -> str:
-    parts = [f"{size(ram.total_bytes)}, {size(ram.available_bytes)} free"]
-    if ram.limit_bytes is not None:
-        left = "" if ram.limit_free_bytes is None else f", of which {size(ram.limit_free_bytes)} free"
-        parts.append(f"this container may use {size(ram.limit_bytes)}{left} ({ram.limit_source})")
-    if ram.problem is not None:
-        parts.append(ram.problem)
-    return "; ".join(parts)
+def _rows(report: Report, place: Place) -> list[Row]:
+    return [row for row in report.rows if row.place is place]
 
 
-def _cpu(cpu: Cpu) -> str:
-    parts = [cpu.name or "name unknown"]
-    if cpu.physical_cores is not None:
-        parts.append(_count(cpu.physical_cores, "core"))
-    if cpu.usable_cpus is not None:
-        parts.append(f"{_count(cpu.usable_cpus, 'thread')} usable")
-    if cpu.quota_cpus is not None:
-        parts.append(f"limited to {cpu.quota_cpus:g} at a time")
-    unknown = [name for name, there in cpu.features.items() if there is None]
-    sets = " ".join(cpu.present) or ("none known of" if unknown else "no vector extensions that matter")
-    if unknown:
-        sets += f" (not told: {' '.join(unknown)})"
-    return f"{', '.join(parts)}; {sets}"
+def _supposed(report: Report) -> Iterator[str]:
+    if report.supposed.summary:
+        yield from wrapped(f"SUPPOSED MACHINE, not this one: {report.supposed.summary}")
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def _gpus(gpus: Gpus) -> Iterator[str]:
-    if not gpus.cards:
-        yield gpus.detail or "no card"
-        return
-    for card in gpus.cards:
-        memory = f"{size(card.total_bytes)}, {size(card.free_bytes)} free"
-        if card.problem is not None:
-            memory = f"memory unknown: {card.problem}"
-        capability = (
-            ""
-            if card.compute_capability is None
-            else f", compute {'.'.join(map(str, card.compute_capability))}"
-        )
-        yield f"card {card.index}: {card.name or 'name unknown'}, {memory}{capability}"
+def _facts(report: Report) -> Iterator[str]:
+    if not report.supposed.keys:
+        yield from facts.lines(report.machine)
 
 
 def _subjects(variants: Sequence[Stored]) -> Iterator[str]:
     for i, stored in enumerate(variants):
         if stored.path is None:
-            yield from textwrap.wrap(
-                f"{stored.model}, not exported yet: sizes follow from the recipes", WIDTH
-            )
+            yield from wrapped(f"{stored.model}, not exported yet: sizes follow from the recipes")
             return
         number = f"[{i + 1}] " if len(variants) > 1 else ""
         yield f"{number}{_shortened(stored.path, WIDTH - len(number))}"
-        yield from textwrap.wrap(
-            f"{stored.model}, {stored.variant}, {size(stored.file_bytes)}",
-            WIDTH,
-            initial_indent="    ",
-            subsequent_indent="    ",
-        )
+        words = f"{stored.model}, {stored.variant}, {size(stored.file_bytes)}"
+        yield from wrapped(words, first="    ", rest="    ")
 
 
 def _shortened(path: str, width: int) -> str:
     """The path, or as much of its end as there is room for."""
     if len(path) <= width:
         return path
-    return (
-        f"...{path[3 - width :]}"
-        if len(Path(path).name) > width - 4
-        else f".../{path[4 - width :].partition('/')[2]}"
-    )
+    if len(Path(path).name) > width - 4:
+        return f"...{path[3 - width :]}"
+    return f".../{path[4 - width :].partition('/')[2]}"
 
 
-def _table(report: Report, device: Device) -> Iterator[str]:
-    of_device = [row for row in report.rows if row.device is device]
-    yield from textwrap.wrap(_heading(device), WIDTH)
-    sizes = [b.need.batch for b in of_device[0].batches] if of_device else []
-    for start in range(0, len(sizes), BATCHES_ABREAST):
-        if start:
-            yield ""
-        yield from _part(report.variants, of_device, sizes[start : start + BATCHES_ABREAST])
+def _table(report: Report, place: Place, *, full: bool) -> Iterator[str]:
+    of_place = _rows(report, place)
+    batch = report.judged_batches[-1]
+    at = f" At batch {batch}:" if batch > 1 and not full else ""
+    yield from wrapped(f"{_heading(report, place, of_place)}{at}")
+    yield from (everything if full else overview)(report.variants, of_place).text()
+    legend = [] if full else marks_used(of_place)
+    if legend:
+        yield f"({', '.join(legend)})"
 
 
-def _heading(device: Device) -> str:
+def _heading(report: Report, place: Place, of_place: Sequence[Row]) -> str:
+    device = place.device
+    forms = sorted({row.compute for row in of_place})
+    form = f", form {forms[0]}" if len(forms) == 1 else ""
     free = "free memory unknown" if device.free_bytes is None else f"{size(device.free_bytes)} free"
-    later = "" if device.usable else " (a look ahead: this version runs on the CPU only)"
-    why = "" if device.problem is None else f": {device.problem}"
-    return f"On {device.label}, {free}{why}{later}"
-
-
-def _part(variants: Sequence[Stored], table: Sequence[Row], batches: Sequence[int]) -> Iterator[str]:
-    wide = max([7, *(len(_label(variants, row.stored)) for row in table)])
-    head = f"{'variant':<{wide}}  tower  {'on disk':>9}"
-    needs = "".join(f"  {f'batch {b}':>9}" for b in batches)
-    yield f"{'':<{len(head)}}  needs, with"
-    yield f"{head}{needs}  verdict"
-    for _, group in groupby(table, key=lambda row: id(row.stored)):
-        for i, row in enumerate(group):
-            label = _label(variants, row.stored) if i == 0 else ""
-            shown = [b for b in row.batches if b.need.batch in batches]
-            cells = "".join(f"  {size(b.need.bytes.best_bytes):>9}" for b in shown)
-            line = f"{label:<{wide}}  {row.tower:<5}  {size(row.disk_bytes):>9}{cells}"
-            words = _verdict(row, batches)
-            room = WIDTH - len(line) - 2
-            if len(words) <= room:
-                yield f"{line}  {words}"
-            else:
-                first, _, rest = words.partition("; ")
-                yield f"{line}  {first}"
-                yield from (f"{'':<{len(line)}}  {part}" for part in rest.split("; "))
-
-
-def _label(variants: Sequence[Stored], stored: Stored) -> str:
-    """A variant's name in the table, with its number where there are several files."""
-    if stored.path is None or len(variants) == 1:
-        return stored.variant
-    return f"[{_place(variants, stored) + 1}] {stored.variant}"
-
-
-def _place(variants: Sequence[Stored], stored: Stored) -> int:
-    """Where a variant stands in the list; the same file may have been given twice."""
-    return next(i for i, other in enumerate(variants) if other is stored)
-
-
-def _verdict(row: Row, batches: Sequence[int]) -> str:
-    """One word for all, or the first and where it changes: ``fits; 8: tight``."""
-    words: list[str] = []
-    last = ""
-    for b in row.batches:
-        if b.need.batch in batches and b.verdict != last:
-            words.append(f"{b.need.batch}: {b.verdict}" if words else b.verdict)
-            last = b.verdict
-    return "; ".join(words)
-
-
-def _notes(report: Report) -> Iterator[str]:
-    if not report.rows:
-        return
-    known = constants("cpu")
-    shares = [
-        b.need.bytes.high_bytes / b.need.bytes.best_bytes
-        for row in report.rows
-        for b in row.batches
-        if row.device.usable
-    ]
-    cards = "" if all(d.usable for d in report.devices) else " Figures for cards are rough estimates."
-    more = f"{100 * (max(shares) - 1):.0f} %"
-    yield from textwrap.wrap(
-        f"Needs are best guesses. A row fits only if the high end, up to {more} more, would fit too. "
-        f"Weights follow from their bytes, activations are {known.activations.source} ({known.label}). Large "
-        f"batches run in parts of {known.micro_batch_tokens} tokens.{cards}",
-        WIDTH,
+    if device.shares_ram and device.key != "ram":
+        free += " (of main memory)"
+    kept = (
+        ""
+        if device.free_bytes is None or not of_place
+        else f", {size(of_place[0].reserve_bytes)} of it in reserve"
     )
+    why = "" if device.problem is None else f" ({device.problem})"
+    idle = "" if place.usable or place.problem is None else f". Not used: {place.problem}"
+    return f"On {device.label}{form}: {free}{kept}{why}{idle}."
+
+
+def _elsewhere(report: Report, others: Sequence[Place]) -> Iterator[str]:
+    """A line for each place without a table."""
+    for place in others:
+        of_place = _rows(report, place)
+        if report.supposed.keys and place.key not in report.judged:
+            continue
+        words = f"{_heading(report, place, [])} {_in_short(report, of_place)}"
+        yield from wrapped(words.strip(), rest="   ")
+
+
+def _in_short(report: Report, of_place: Sequence[Row]) -> str:
+    if not of_place:
+        return ""
+    verdicts = {(row.stored.variant, row.tower): row.verdict(report.judged_batches) for row in of_place}
+    whole = [row for row in of_place if row.tower == "both"] or list(of_place)
+    if all(verdict == "unknown" for verdict in verdicts.values()):
+        return "Cannot be told."
+    good = [row for row in whole if works(row.verdict(report.judged_batches))]
+    needs = [row.last.need.bytes.best_bytes for row in good or of_place]
+    span = (
+        size(min(needs))
+        if size(min(needs)) == size(max(needs))
+        else f"{size(min(needs))} to {size(max(needs))}"
+    )
+    if len(good) == len(whole):
+        word = best(row.verdict(report.judged_batches) for row in whole)
+        return (
+            f"{'Everything' if len(whole) > 1 else 'It'} {'is ' if word == 'tight' else ''}{word}, in {span}."
+        )
+    if good:
+        return f"{', '.join(label(report.variants, row.stored) for row in good)} fit, in {span}."
+    part = [
+        tower for tower in ("image", "text") if any(works(v) for (_, t), v in verdicts.items() if t == tower)
+    ]
+    if part:
+        return f"The {' and the '.join(part)} tower fit{'s' if len(part) == 1 else ', one at a time'}."
+    return f"Nothing fits: the least needs {size(min(needs))}."
+
+
+def _to_explain(report: Report, main: Place | None, *, full: bool) -> list[Row]:
+    if main is None:
+        return []
+    of_main = _rows(report, main)
+    if full:
+        return of_main
+    chosen = [row for row in of_main if row.stored.variant == report.advice.variant] or of_main[-3:]
+    return [row for row in chosen if row.tower != "both"] or chosen
+
+
+def _explained(report: Report, row: Row) -> Iterator[str]:
+    """A prediction term by term."""
+    need = row.last.need
+    yield from wrapped(
+        f"What the {row.tower} tower of {label(report.variants, row.stored)} needs in form {row.compute}, "
+        f"batch {need.batch}, on {row.place.device.label}; low, best and high:",
+    )
+    for phase in need.phases:
+        total = phase.bytes
+        yield f"  {phase.name:<12}{size(total.low_bytes):>9} {size(total.best_bytes):>9} {size(total.high_bytes):>9}"
+        for term in sorted(phase.terms, key=lambda t: (t.reclaimable, -t.bytes.best_bytes)):
+            of = term.bytes
+            back = "not counted" if term.reclaimable else SOURCES_SHORT[term.source]
+            yield (
+                f"    {term.name:<12}{size(of.low_bytes):>9} {size(of.best_bytes):>9} {size(of.high_bytes):>9}  {back}"
+            )
+    largest = need.limiting
+    yield from wrapped(f"Most of it: {largest.name}, {TERMS[largest.name]}.", first="  ")
+
+
+def _notes(report: Report, shown: Sequence[Place]) -> Iterator[str]:
+    of_shown = [row for row in report.rows if row.place in shown]
+    if not of_shown:
+        return
+    needs = [one.need for row in of_shown for one in row.batches]
+    more = max(need.bytes.high_bytes / max(1, need.bytes.best_bytes) for need in needs) - 1
+    sources = sorted({SOURCES[need.source] for need in needs})
+    words = f"Needs are best guesses, {' or '.join(sources)}. "
+    words += f"To fit, the high end must fit too: up to {100 * more:.0f} % more."
+    words += f" {_about_batches(of_shown)}"
+    paces = sorted({SOURCES_SHORT[row.speed.source] for row in of_shown if row.speed is not None})
+    if paces:
+        words += f" Speeds are {' or '.join(paces)}."
+    if any(row.place.costs == "cuda" for row in of_shown):
+        words += " None of our figures for cards was measured on a card"
+        words += (
+            "."
+            if all(row.place.alike for row in of_shown)
+            else ", and other vendors' are reckoned as NVIDIA's."
+        )
+    yield from wrapped(words)
+
+
+def _about_batches(of_shown: Sequence[Row]) -> str:
+    tokens = constants(of_shown[0].place.costs).micro_batch_tokens
+    alone = {row.compute for row in of_shown} <= set(constants("cpu").alone)
+    how = "Items run one at a time" if alone else f"Large batches run in parts of {tokens} tokens"
+    return f"{how}, so that more of them take no more memory."
 
 
 def _advice(report: Report) -> Iterator[str]:
-    yield from textwrap.wrap(report.advice.sentence, WIDTH)
+    yield from wrapped(" ".join((report.advice.sentence, *report.advice.notes)))
     if report.advice.command is not None:
         yield f"  {report.advice.command}"
-
-
-def to_json(report: Report, exit_code: int) -> dict[str, Any]:
-    """The report as a plain dictionary; ``null`` is unknown, sizes are bytes."""
-    return {
-        "format": FORMAT,
-        "machine": report.machine.to_json(),
-        "devices": [{**asdict(device), "usable": device.usable} for device in report.devices],
-        "variants": [_stored(stored) for stored in report.variants],
-        "rows": [_row(report, row) for row in report.rows],
-        "question": report.question,
-        "judged_batches": list(report.judged_batches),
-        "outcome": report.outcome,
-        "exit_code": exit_code,
-        "advice": asdict(report.advice),
-    }
-
-
-def _stored(stored: Stored) -> dict[str, Any]:
-    return {
-        "model": stored.model,
-        "variant": stored.variant,
-        "origin": stored.origin,
-        "path": stored.path,
-        "file_bytes": stored.file_bytes,
-        "tower_bytes": {tower: stored.nbytes(tower) for tower in stored.towers},
-    }
-
-
-def _row(report: Report, row: Row) -> dict[str, Any]:
-    return {
-        "variant": _place(report.variants, row.stored),
-        "device": row.device.key,
-        "tower": row.tower,
-        "disk_bytes": row.disk_bytes,
-        "batches": [
-            {
-                "batch": b.need.batch,
-                "verdict": b.verdict,
-                "need": asdict(b.need.bytes),
-                "phases": [
-                    {
-                        "name": phase.name,
-                        "need": asdict(phase.bytes),
-                        "terms": [_term(t.name, t.bytes, t.source, t.reclaimable) for t in phase.terms],
-                    }
-                    for phase in b.need.phases
-                ],
-            }
-            for b in row.batches
-        ],
-    }
-
-
-def _term(name: str, nbytes: Range, source: str, reclaimable: bool) -> dict[str, Any]:
-    return {"name": name, **asdict(nbytes), "source": source, "reclaimable": reclaimable}

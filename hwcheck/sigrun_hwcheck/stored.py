@@ -5,11 +5,12 @@ Everything that predicts memory works on :class:`Stored` and does not know where
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
-from sigrun_recipes import Architecture, Plan, TowerName
+from sigrun_recipes import TOWERS, Architecture, Plan, TensorPlan, TowerName
 
 if TYPE_CHECKING:
     from sigrun.artifact import Artifact
@@ -18,15 +19,18 @@ if TYPE_CHECKING:
 Origin = Literal["recipe", "file"]
 """``recipe``: sizes follow from recipe and architecture. ``file``: they were read."""
 
-FORM = "exact"
+Form = Literal["exact", "int8", "f16", "w4f16"]
+"""How a tower's layers are multiplied (see ``sigrun.sessions.FORMS``)."""
+FORMS: tuple[Form, ...] = get_args(Form)
+
 NBITS: dict[str, tuple[int, int, int]] = {
     "q4_k": (4, 32, 8),
     "q5_k": (8, 32, 8),
     "q6_k": (8, 16, 4),
     "q8_0": (8, 32, 4),
 }
-"""Encodings that the form ``exact`` keeps quantized (see ``sigrun.nbits``); others become float32. Bits a weight,
-weights that share a scale, and bytes of float32 scale and zero point or minimum."""
+"""Encodings that graphs keep quantized (see ``sigrun.nbits``); others become floats. Bits a weight, weights that share
+a scale, and bytes of float32 scale and zero point or minimum."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class Tensor:
         encoding: what it is stored as.
         shape: after the rewrites; matrices are [outputs, inputs].
         nbytes: bytes in the file, alignment not counted.
-        packing: how the graph of form ``exact`` takes it; ``None``: not at all (it stays in the file).
+        packings: compute form → how its graph takes it; a form that is not there does not take it at all: it stays in
+            the file.
     """
 
     name: str
@@ -49,7 +54,7 @@ class Tensor:
     encoding: str
     shape: tuple[int, ...]
     nbytes: int
-    packing: Packing | None
+    packings: Mapping[Form, Packing]
 
     @property
     def size(self) -> int:
@@ -72,6 +77,11 @@ class Stored:
         architecture: the towers; the MLP widths may lack the recipe's padding.
         tensors: every weight.
         file_bytes: size of the file with tokenizer, graphs and manifest; ``None`` for a recipe.
+        forms: tower → compute forms that there are graphs of.
+        passed: compute form → whether it met the recipe's gate when the file was verified; forms that were not
+            verified are not there.
+        int8_known: whether it is known which matrices form ``int8`` leaves exact; an export finds that out.
+        weights_sha256: hash of all weights and graphs; ``None`` for a recipe. The same in every copy of a file.
     """
 
     model: str
@@ -81,13 +91,16 @@ class Stored:
     architecture: Architecture
     tensors: tuple[Tensor, ...]
     file_bytes: int | None
+    forms: Mapping[TowerName, tuple[Form, ...]]
+    passed: Mapping[str, bool]
+    int8_known: bool
+    weights_sha256: str | None
 
     @property
     def towers(self) -> tuple[TowerName, ...]:
         """The towers that are there."""
         present = {t.tower for t in self.tensors}
-        names: tuple[TowerName, ...] = ("image", "text")
-        return tuple(name for name in names if name in present)
+        return tuple(name for name in TOWERS if name in present)
 
     def of(self, tower: TowerName) -> Iterator[Tensor]:
         """The weights of one tower."""
@@ -103,34 +116,62 @@ class Stored:
 
 
 def from_plan(model: str, plan: Plan) -> Stored:
-    """A variant that has not been exported."""
+    """A variant that has not been exported. Form ``int8`` is taken to leave no matrix exact."""
+    matrices = {t.spec.name: t.encoding.name for t in plan.tensors if _in_a_layer(t)}
+    tensors = tuple(
+        Tensor(
+            name=t.spec.name,
+            tower=t.spec.tower,
+            kind=t.spec.kind,
+            encoding=t.encoding.name,
+            shape=t.spec.shape,
+            nbytes=t.nbytes,
+            packings={form: packing for form in FORMS if (packing := _expected_packing(t, form, matrices))},
+        )
+        for t in plan.tensors
+    )
     return Stored(
         model=model,
         variant=plan.recipe.name,
         origin="recipe",
         path=None,
         architecture=plan.source,
-        tensors=tuple(
-            Tensor(
-                name=t.spec.name,
-                tower=t.spec.tower,
-                kind=t.spec.kind,
-                encoding=t.encoding.name,
-                shape=t.spec.shape,
-                nbytes=t.nbytes,
-                packing=_expected_packing(t.spec.kind, t.encoding.name),
-            )
-            for t in plan.tensors
-        ),
+        tensors=tensors,
         file_bytes=None,
+        forms={tower: FORMS for tower in TOWERS if plan.source.tower(tower) is not None},
+        passed={},
+        int8_known=False,
+        weights_sha256=None,
     )
 
 
-def _expected_packing(kind: str, encoding: str) -> Packing | None:
-    """How the exporter's graph will take a weight. The token table is never unpacked."""
-    if kind == "token":
+def _in_a_layer(tensor: TensorPlan) -> bool:
+    """Whether compute forms multiply by it differently."""
+    return tensor.spec.kind == "linear" and tensor.spec.layer is not None
+
+
+def _expected_packing(tensor: TensorPlan, form: Form, matrices: Mapping[str, str]) -> Packing | None:
+    """How the exporter's graph will take a weight. The token table is never unpacked.
+
+    Args:
+        tensor: the weight.
+        form: the graph's compute form.
+        matrices: matrices of layers → their encodings.
+    """
+    spec = tensor.spec
+    if spec.kind == "token":
         return None
-    return "nbits" if kind == "linear" and encoding in NBITS else "dense"
+    half = form in ("f16", "w4f16")
+    if spec.kind == "bias" and spec.name.removesuffix("bias") + "weight" in matrices:
+        return "dense16" if half else "dense"
+    if spec.kind != "linear":
+        return "dense"
+    reduced = spec.name in matrices
+    if form == "int8" and reduced:
+        return "int8"
+    if form == "f16" or tensor.encoding.name not in NBITS:
+        return "dense16" if half and reduced else "dense"
+    return "nbits16" if half and reduced else "nbits"
 
 
 class StoredFileError(Exception):
@@ -177,36 +218,46 @@ def from_artifact(artifact: Artifact, path: str) -> Stored:
         architecture = Architecture.from_json(manifest.architecture)
     except TypeError as error:
         raise StoredFileError(f"{path}: the manifest's architecture cannot be understood: {error}") from error
-    graphs = {tower: forms[FORM].weights for tower, forms in manifest.graphs.items() if FORM in forms}
-    if not graphs:
+    graphs = {
+        tower: {form: forms[form].weights for form in FORMS if form in forms}
+        for tower, forms in manifest.graphs.items()
+    }
+    if not all(graphs.values()) or not graphs:
         raise StoredFileError(
-            f"{path}: has no graph of form '{FORM}', the only one that this version knows",
+            f"{path}: has no graph of a compute form that this version knows ({', '.join(FORMS)})",
             hint="export the model again, or update Sigrun",
         )
-    for name, tensor in artifact.tensors.items():
-        packing = graphs.get(tensor.tower, {}).get(name)
-        if packing == "nbits" and tensor.encoding not in NBITS:
+    tensors = []
+    for t in artifact.tensors.values():
+        takes = {form: weights[t.name] for form, weights in graphs[t.tower].items() if t.name in weights}
+        if t.encoding not in NBITS and {"nbits", "nbits16"} & set(takes.values()):
             raise StoredFileError(
-                f"{path}: {name} is stored as {tensor.encoding}, which this version does not know"
+                f"{path}: {t.name} is stored as {t.encoding}, which this version does not know"
             )
+        tensors.append(Tensor(t.name, t.tower, t.kind, t.encoding, t.shape, t.nbytes, takes))
+    verification = manifest.verification
     return Stored(
         model=manifest.model,
         variant=manifest.variant,
         origin="file",
         path=path,
         architecture=architecture,
-        tensors=tuple(
-            Tensor(
-                name=t.name,
-                tower=t.tower,
-                kind=t.kind,
-                encoding=t.encoding,
-                shape=t.shape,
-                nbytes=t.nbytes,
-                packing=graphs[t.tower].get(t.name),
-            )
-            for t in artifact.tensors.values()
-            if t.tower in graphs
-        ),
+        tensors=tuple(tensors),
         file_bytes=artifact.nbytes,
+        forms={tower: tuple(graphs[tower]) for tower in TOWERS if tower in graphs},
+        passed={} if verification is None else {n: form.passed for n, form in verification.forms.items()},
+        int8_known=True,
+        weights_sha256=_weights_sha256(artifact),
     )
+
+
+def _weights_sha256(artifact: Artifact) -> str:
+    """Hash of the hashes of all that a session is made of."""
+    manifest = artifact.manifest
+    lines = [f"{name!r} {t.encoding} {t.shape} {t.sha256}" for name, t in sorted(manifest.tensors.items())]
+    lines += [
+        f"{tower} {form} {graph.sha256}"
+        for tower, forms in sorted(manifest.graphs.items())
+        for form, graph in sorted(forms.items())
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,0 +1,118 @@
+"""What follows from a variant's shapes and encodings alone: bytes by what a session does with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from sigrun_hwcheck.stored import NBITS, Form, Stored, Tensor
+from sigrun_recipes import TowerName
+
+FLOAT_BYTES, HALF_BYTES = 4, 2
+VIEWED_BYTES = 1 << 20
+"""Larger f32 weights are views of the file, not copies (``sigrun.artifact.COPIED_BYTES``)."""
+
+MULTIPLIED = ("linear", "patch")
+"""Kinds of matrices that ONNX Runtime multiplies by, and so lays out anew for its kernels when they are dense."""
+
+
+@dataclass(frozen=True)
+class Quantities:
+    """Bytes of one tower in one compute form.
+
+    Attributes:
+        used: arrays that kernels use as they are: quantized matrices with their scales, and all that is small.
+        used16: those of them that are float16.
+        viewed: float32 weights that are handed over as pages of the file.
+        dense: float32 matrices that kernels lay out anew, those that are views included.
+        dense_owned: those that are no views: unpacked first, freed once laid out.
+        dense16: float16 matrices.
+        int8: int8 matrices.
+        int8_largest: the largest of them.
+        scratch: the largest quantized matrix as float32: what MatMulNBits decodes it into.
+        attention: float32 activations alive at once for one item in a layer's attention: the residual, its normalised
+            copy, q, k, v and one transposed copy, and the scores before and after softmax.
+        mlp: the same in its MLP: the residual, its normalised copy, and the hidden values before and after GELU.
+        tokens: tokens of one item.
+    """
+
+    used: int
+    used16: int
+    viewed: int
+    dense: int
+    dense_owned: int
+    dense16: int
+    int8: int
+    int8_largest: int
+    scratch: int
+    attention: int
+    mlp: int
+    tokens: int
+
+
+def quantities(stored: Stored, tower: TowerName, form: Form) -> Quantities:
+    """The quantities of a tower that the variant has, in a form that it has."""
+    shape = stored.architecture.tower(tower)
+    assert shape is not None  # the caller asked for a tower that is there
+    tensors = [(t, t.packings[form]) for t in stored.of(tower) if form in t.packings]
+
+    def total(count: Callable[[Tensor], int], chosen: Iterable[tuple[Tensor, str]]) -> int:
+        return sum(count(t) for t, _ in chosen)
+
+    dense = [(t, p) for t, p in tensors if p == "dense"]
+    multiplied = [(t, p) for t, p in dense if t.kind in MULTIPLIED]
+    small = [(t, p) for t, p in dense if t.kind not in MULTIPLIED and not _viewed(t)]
+    dense16 = [(t, p) for t, p in tensors if p == "dense16"]
+    matrices16 = [(t, p) for t, p in dense16 if t.kind in MULTIPLIED]
+    small16 = [(t, p) for t, p in dense16 if t.kind not in MULTIPLIED]
+    packed = [(t, p) for t, p in tensors if p in ("nbits", "nbits16")]
+    int8 = [(t, p) for t, p in tensors if p == "int8"]
+    used16 = total(_half, small16) + sum(_scale_bytes(t) // 2 for t, p in packed if p == "nbits16")
+    used = (
+        used16
+        + total(_float, small)
+        + sum(_number_bytes(t) for t, _ in packed)
+        + sum(_scale_bytes(t) for t, p in packed if p == "nbits")
+        + sum(FLOAT_BYTES * t.shape[0] for t, _ in int8)  # their scales
+    )
+    residual = shape.tokens * shape.width
+    hidden = shape.tokens * max(stored.mlp_width(tower), shape.mlp)
+    image = stored.architecture.image
+    pixels = 3 * image.image_size**2 if tower == "image" and image is not None else 0  # alive beside either
+    return Quantities(
+        used=used,
+        used16=used16,
+        viewed=sum(_float(t) for t, _ in dense if _viewed(t)),
+        dense=total(_float, multiplied),
+        dense_owned=sum(_float(t) for t, _ in multiplied if not _viewed(t)),
+        dense16=total(_half, matrices16),
+        int8=sum(t.size for t, _ in int8),
+        int8_largest=max((t.size for t, _ in int8), default=0),
+        scratch=max((_float(t) for t, _ in packed), default=0),
+        attention=FLOAT_BYTES * (6 * residual + 2 * shape.heads * shape.tokens**2 + pixels),
+        mlp=FLOAT_BYTES * (2 * residual + 2 * hidden + pixels),
+        tokens=shape.tokens,
+    )
+
+
+def _viewed(tensor: Tensor) -> bool:
+    return tensor.encoding == "f32" and _float(tensor) > VIEWED_BYTES
+
+
+def _float(tensor: Tensor) -> int:
+    return tensor.size * FLOAT_BYTES
+
+
+def _half(tensor: Tensor) -> int:
+    return tensor.size * HALF_BYTES
+
+
+def _number_bytes(tensor: Tensor) -> int:
+    """Bytes of the numbers of a matrix as MatMulNBits takes it."""
+    return tensor.size * NBITS[tensor.encoding][0] // 8
+
+
+def _scale_bytes(tensor: Tensor) -> int:
+    """Bytes of its float32 scales, with zero points or minima."""
+    _, shared, nbytes = NBITS[tensor.encoding]
+    return tensor.size // shared * nbytes
