@@ -90,6 +90,6 @@ def _tuple(inner: tuple[Any, ...], value: object, where: str) -> tuple[Any, ...]
 _PLAIN: dict[Any, tuple[Any, str]] = {
     str: (lambda v: isinstance(v, str), "a string"),
     bool: (lambda v: isinstance(v, bool), "true or false"),
-    int: (lambda v: type(v) is int and v >= 0, "a whole number, 0 or more"),
-    float: (lambda v: type(v) in (int, float) and 0 < v < float("inf"), "a number above 0"),
+    int: (lambda v: type(v) is int and 0 <= v < 2**63, "a whole number, 0 or more"),
+    float: (lambda v: type(v) in (int, float) and 0 < v < 1e30, "a number above 0"),
 }

@@ -5,11 +5,15 @@ to 32 MiB. From then on such pieces come from heaps, which keep what lies betwee
 up to 200 MiB there, a different amount each time. With the mark held at 4 MiB, which the pixel values of no picture
 reach, two loads take the same to the MiB.
 
+Smaller pieces, which the matrices of smaller models are, stay in the heaps: :func:`give_back_freed` asks for them back
+when a tower is unloaded.
+
 The mark is one of the whole process. A user who set it through glibc's environment variables keeps it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -36,6 +40,14 @@ def give_back_large() -> bool:
         return bool(mallopt(_MMAP_THRESHOLD, LARGE) and mallopt(_TRIM_THRESHOLD, 2 * LARGE))
     except (OSError, ValueError, AttributeError):  # another C library
         return False
+
+
+def give_back_freed() -> None:
+    """Give back now what lies free in the heaps, where the C library is glibc."""
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _set_by_user(tunables: str) -> bool:

@@ -153,7 +153,11 @@ class Artifact:
         """A matrix as MatMulNBits takes it: the same numbers, no float copy of the matrix."""
         tensor = self.tensors[name]
         rows, columns = tensor.shape
-        return to_nbits(tensor.encoding, self.data(name), rows, columns)
+        data = self.data(name)
+        try:
+            return to_nbits(tensor.encoding, data, rows, columns)
+        except ArtifactError as error:
+            raise error.at(f"{self.path}: tensor '{name}'") from error
 
     def int8(self, name: str, most: int) -> Int8:
         """A matrix rounded anew to int8 with a scale for each output channel; values up to ``most``."""
@@ -204,6 +208,11 @@ def _check_tensor(file: GgufFile, name: str, tensor: StoredTensor) -> None:
     stored = tensor.shape
     if len(stored) == 2:
         stored = (stored[0] // tensor.fold, stored[1] * tensor.fold)
+    if tensor.encoding not in blocks.BLOCKS:
+        raise ArtifactError(
+            f"{file.path}: tensor '{name}' is stored as '{tensor.encoding}', and weights are: "
+            + " ".join(blocks.BLOCKS)
+        )
     if info.type.name != tensor.encoding or info.shape != stored:
         raise ArtifactError(
             f"{file.path}: tensor '{name}' is {info.type.name} {list(info.shape)}, "
@@ -247,6 +256,8 @@ def _check_towers(file: GgufFile, manifest: Manifest) -> None:
             raise fail(f"siglip.text.context_length is {context!r}, but the manifest's text tower differs")
         if TOKEN_TABLE not in manifest.tensors:
             raise fail(f"has a text graph but no token table '{TOKEN_TABLE}'")
+        if len(manifest.tensors[TOKEN_TABLE].shape) != 2:
+            raise fail(f"the token table '{TOKEN_TABLE}' is not a matrix")
         if manifest.canonicalisation is None:
             raise fail("has a text tower, but the manifest names no canonicalisation of texts")
         if "image" in manifest.graphs and manifest.scoring is None:
@@ -258,6 +269,14 @@ def _tokenizer_spec(file: GgufFile, manifest: Manifest) -> TokenizerSpec:
         value = file.metadata.get(f"tokenizer.ggml.{key}")
         if not isinstance(value, kind):
             raise ArtifactError(f"{file.path}: tokenizer.ggml.{key} is missing or of a wrong type")
+        return value
+
+    def numbers(key: str, kind: type[np.generic]) -> NDArray[Any]:
+        value: NDArray[Any] = get(key, np.ndarray)
+        if value.dtype.name != kind.__name__:
+            raise ArtifactError(
+                f"{file.path}: tokenizer.ggml.{key} is an array of {value.dtype}, not of {kind.__name__}"
+            )
         return value
 
     if manifest.canonicalisation is None:
@@ -272,13 +291,13 @@ def _tokenizer_spec(file: GgufFile, manifest: Manifest) -> TokenizerSpec:
     if not isinstance(context, int) or not 1 <= context <= 4096:
         raise ArtifactError(f"{file.path}: siglip.text.context_length is {context!r}")
     pieces = get("tokens", list)
-    scores = np.asarray(get("scores", np.ndarray), np.float32)
-    types = np.asarray(get("token_type", np.ndarray), np.int32)
+    scores = np.asarray(numbers("scores", np.float32), np.float32)
+    types = np.asarray(numbers("token_type", np.int32), np.int32)
     if not len(pieces) == len(scores) == len(types):
         raise ArtifactError(f"{file.path}: tokens, scores and types of the tokenizer differ in number")
     # A GGUF array cannot be empty, so no rules are no key.
     rules = "tokenizer.ggml.precompiled_charsmap" in file.metadata
-    charsmap = get("precompiled_charsmap", np.ndarray) if rules else np.empty(0, np.uint8)
+    charsmap = numbers("precompiled_charsmap", np.uint8) if rules else np.empty(0, np.uint8)
     return TokenizerSpec(
         pieces=tuple(pieces),
         scores=scores,

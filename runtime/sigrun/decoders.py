@@ -2,12 +2,13 @@
 
 Files are not trusted: only those of Pillow's decoders are let in that do nothing but decode (no PostScript, no PDF),
 sizes are judged by the header before any pixel is decoded, and whatever a decoder raises becomes a PictureError that
-names the file. No setting of Pillow's is changed.
+names the file. No setting of Pillow's is changed, but that what it logs is not printed unless somebody asks for it.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import struct
 from collections.abc import Callable
@@ -203,6 +204,8 @@ def _accepted(test: Callable[[bytes], Any], prefix: bytes) -> bool:
 def _decoders() -> dict[str, tuple[_Decoder, Callable[[bytes], Any]]]:
     """The formats of _PLUGINS, each with its decoder and the test on a file's first 16 bytes."""
     found: dict[str, tuple[_Decoder, Callable[[bytes], Any]]] = {}
+    # What Pillow finds wrong it raises, and logs too, which without a handler would be printed.
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     for kind, module in _PLUGINS.items():
         try:
             plugin = importlib.import_module(f"PIL.{module}")

@@ -18,20 +18,35 @@ Each message says what happened, to which file or value, and why; ``hint`` is th
 
 from __future__ import annotations
 
+import re
 from typing import Self
+
+_CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONGEST = 1200  # characters of a message, about
+_END = 200  # of those, kept from its end
+
+
+def _plain(text: str) -> str:
+    """A message fit to be shown, whatever it quotes from a file: no control characters, not endless."""
+    return _cut(_CONTROLS.sub(lambda found: ascii(found[0])[1:-1], _cut(text)))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - _END]} … {text[-_END:]}"
 
 
 class SigrunError(Exception):
     """Base of every error that Sigrun raises on purpose.
 
     Args:
-        message: what happened, to which file or value, and why.
+        message: what happened, to which file or value, and why. Of what it quotes, control characters are escaped; of a
+            very long one the middle is left out.
         hint: what the user can do about it; shown on a line of its own.
     """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = _plain(message)
+        super().__init__(self.message)
         self.hint = hint
 
     def __str__(self) -> str:
@@ -39,7 +54,7 @@ class SigrunError(Exception):
 
     def at(self, place: str) -> Self:
         """The same error with the place it concerns, such as a file, in front; itself if it names that already."""
-        if self.message.startswith(place):
+        if self.message.startswith(_plain(place)):
             return self
         return type(self)(f"{place}: {self.message}", hint=self.hint)
 

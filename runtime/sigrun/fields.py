@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -9,6 +11,49 @@ from sigrun.errors import ArtifactError
 
 T = TypeVar("T")
 MOST = 1e30  # no number in a manifest is larger
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def strict_json(text: str) -> Any:
+    """Parse JSON as its standard has it: each name once in an object, no NaN.
+
+    Raises:
+        ValueError: it is not JSON; the message says where or what.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def printable_json(text: str) -> Any:
+    """As :func:`strict_json`, and no text in it holds a lone surrogate, which is no character and cannot be printed.
+
+    Raises:
+        ValueError: it is not such JSON.
+    """
+    value = strict_json(text)
+    try:
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except UnicodeEncodeError as error:
+        around = error.object[max(0, error.start - 30) : error.end]
+        raise ValueError(f"a lone surrogate, which is no character, ends {around!a}") from error
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{max(names, key=names.count)[:60]!a} appears twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON")
 
 
 class Fields:
@@ -31,6 +76,16 @@ class Fields:
         if not isinstance(value, dict):
             raise self.fail(field, "must be an object")
         return value
+
+    def plain(self, value: Any, field: str) -> Mapping[str, Any]:
+        """A table of strings, numbers, truth values and nulls."""
+        data = self.table(value, field)
+        for name, entry in data.items():
+            if isinstance(entry, dict | list):
+                raise self.fail(f"{field}.{name}", "must be a plain value")
+            if isinstance(entry, int | float):
+                self.number(entry if not isinstance(entry, bool) else 0, f"{field}.{name}")
+        return data
 
     def text(self, value: Any, field: str) -> str:
         if not isinstance(value, str):

@@ -65,13 +65,16 @@ def to_int8(encoding: str, data: NDArray[np.uint8], rows: int, columns: int, mos
     q = np.empty((columns, rows), np.int8)
     scales = np.empty(rows, np.float32)
     groups = data.reshape(rows // fold, fold * columns // per_block * size)
-    for part in runs(len(groups), max(1, fold * columns * (1 << 18) // CHUNK)):
-        weights = decode(encoding, groups[part].reshape(-1)).reshape(-1, columns)
-        at = slice(part.start * fold, part.start * fold + len(weights))
-        scale = np.maximum(weights.max(axis=1), -weights.min(axis=1)) / np.float32(most)
-        inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
-        rounded = np.multiply(weights, inverse[:, None])
-        np.rint(rounded, out=rounded)
-        q[:, at] = rounded.T
-        scales[at] = scale
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # weights that are no numbers make scales that are none
+        for part in runs(len(groups), max(1, fold * columns * (1 << 18) // CHUNK)):
+            weights = decode(encoding, groups[part].reshape(-1)).reshape(-1, columns)
+            at = slice(part.start * fold, part.start * fold + len(weights))
+            scale = np.maximum(weights.max(axis=1), -weights.min(axis=1)) / np.float32(most)
+            inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+            rounded = np.multiply(weights, inverse[:, None])
+            np.rint(rounded, out=rounded)
+            q[:, at] = rounded.T
+            scales[at] = scale
     return Int8(q, scales)

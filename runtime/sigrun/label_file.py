@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sigrun.errors import ArtifactError, OutputError
+from sigrun.fields import strict_json
 from sigrun.output import finished
 
 TENSOR = "embeddings"
@@ -107,8 +108,8 @@ def _read(file: BinaryIO, where: str) -> tuple[NDArray[np.float32], dict[str, st
 def _header(where: str, raw: bytes) -> dict[str, Any]:
     """The header, with ``__metadata__`` an object of strings and no tensor but ours."""
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        header = strict_json(raw.decode("utf-8"))
+    except ValueError as error:
         raise _damaged(where, f"the header is not JSON: {error}") from error
     if not isinstance(header, dict):
         raise _damaged(where, "the header is not a JSON object")
@@ -145,17 +146,6 @@ def _extents(where: str, header: Mapping[str, Any], room: int) -> tuple[int, int
     if offsets != [0, room] or any(type(n) is not int for n in offsets):
         raise _damaged(where, f"{TENSOR}.data_offsets is {_shown(offsets)}, not [0, {room}]")
     return rows, width
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name appears twice in one object")
-    return found
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _shown(value: object) -> str:

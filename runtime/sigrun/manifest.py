@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from sigrun.canonical import Canonicalisation
 from sigrun.errors import ArtifactError
-from sigrun.fields import Fields
+from sigrun.fields import Fields, printable_json
 from sigrun.pixels import Preprocessing
 from sigrun.scores import Scoring
 from sigrun.verification import Golden, Verification, read_golden, read_verification
@@ -153,8 +153,8 @@ class Manifest:
             ArtifactError: it is not JSON, of another format version, or a field is missing or of a wrong type.
         """
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            data = printable_json(text)
+        except ValueError as error:
             raise ArtifactError(f"{where}: {KEY} is not JSON: {error}") from error
         look = _Look(where)
         top = look.table(data, KEY)
@@ -184,7 +184,7 @@ class Manifest:
                 },
             ),
             architecture={
-                name: look.table(value, f"architecture.{name}")
+                name: look.plain(value, f"architecture.{name}")
                 for name, value in look.table(top["architecture"], "architecture").items()
                 if name in TOWERS
             },

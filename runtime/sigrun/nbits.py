@@ -85,7 +85,10 @@ class NBits:
         Scales are rounded to float16. A zero point is taken anew from the rounded scale and a minimum moved to the
         middle of its block, so that a block's offset is off by no more than one rounding to float16 too.
         """
-        scales = _halved(self.scales)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is no number shows in the towers' results
+            return self._half(_halved(self.scales))
+
+    def _half(self, scales: Halves) -> NBits:
         if self.zeros is not None:
             return self._half_zeros(scales, self.scales * self.zeros)
         if self.minima is None:
@@ -145,8 +148,9 @@ def to_nbits(encoding: str, data: Bytes, rows: int, columns: int) -> NBits:
     # The same memory by blocks: [blocks, bytes], [blocks, sub-blocks].
     arrays: tuple[Bytes | Floats, ...] = (q, scales) if third is None else (q, scales, third)
     flat = [a.reshape(blocks.shape[0], a.size // max(1, blocks.shape[0])) for a in arrays]
-    for part in runs(blocks.shape[0], per_block):
-        _FILL[encoding](blocks[part], *(a[part] for a in flat))
+    with np.errstate(over="ignore", invalid="ignore"):  # scales that are no numbers show in the towers' results
+        for part in runs(blocks.shape[0], per_block):
+            _FILL[encoding](blocks[part], *(a[part] for a in flat))
     if offset == "zeros":
         return NBits(bits, block_size, q, scales, zeros=third)
     return NBits(bits, block_size, q, scales, minima=third)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sigrun import selftest
+from sigrun.allocation import give_back_freed
 from sigrun.artifact import Artifact
 from sigrun.choice import FORMS, Candidate, candidates
 from sigrun.cpus import default_threads
@@ -121,6 +122,7 @@ class Towers:
         """Give a tower's memory back."""
         with self._lock:
             self._sessions.pop(tower, None)
+        give_back_freed()
 
     def close(self) -> None:
         """Give everything back, for good."""
@@ -129,6 +131,7 @@ class Towers:
             self._sessions.clear()
             self._tokenizer = None
             self._artifact.close()
+        give_back_freed()
 
     def running(self) -> dict[TowerName, Running]:
         """The towers in memory."""
