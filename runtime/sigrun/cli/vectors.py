@@ -126,7 +126,7 @@ def _parquet(path: Path, table: Table, force: bool) -> None:
     schema = pa.schema(
         [
             pa.field("item", pa.string(), nullable=False),
-            pa.field("embedding", pa.list_(pa.float32(), table.width)),
+            pa.field("embedding", pa.list_(pa.float32())),  # older readers fail on a null of a fixed size
             pa.field("error", pa.string()),
         ],
         metadata={f"sigrun.{name}": value for name, value in table.about.items()},
@@ -138,9 +138,12 @@ def _parquet(path: Path, table: Table, force: bool) -> None:
             block = np.fromfile(
                 table.vectors, "<f4", len(items) * table.width, offset=4 * first * table.width
             )  # [rows * width]
-            failed = np.array([error is not None for error in errors])
-            embeddings = pa.FixedSizeListArray.from_arrays(
-                pa.array(block), type=schema.field("embedding").type, mask=pa.array(failed)
+            good = np.array([error is None for error in errors])
+            ends = np.concatenate([[0], np.cumsum(good * table.width)]).astype(np.int32)
+            embeddings = pa.ListArray.from_arrays(
+                pa.array(ends),
+                pa.array(block.reshape(len(items), -1)[good].reshape(-1)),
+                mask=pa.array(~good),
             )
             columns = [pa.array(items, pa.string()), embeddings, pa.array(errors, pa.string())]
             out.write_table(pa.Table.from_arrays(columns, schema=schema))
