@@ -24,7 +24,7 @@ REFERENCE_CONSTRAINTS := .ci/constraints-reference.txt
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-reference lint format export export-q4 verify hwcheck bench clean
+.PHONY: help setup demo test test-reference lint format export export-q4 verify hwcheck serve bench clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [MODEL=... VARIANT=... OUT=... FORCE=1]"
@@ -33,6 +33,10 @@ help:  ## list the targets
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP_INSTALL) -c $(CONSTRAINTS) -e ".[cpu,export,hwcheck]"
+	@touch $@
+
+$(VENV)/.installed-serve: $(VENV)/.installed
+	$(BIN)/python $(PIP_INSTALL) -c $(CONSTRAINTS) -e ".[cpu,export,hwcheck,serve]"
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
@@ -86,6 +90,9 @@ verify: setup  ## compare the exported VARIANT under OUT with MODEL once more (A
 
 hwcheck: setup  ## which variants fit this machine (ARGS="file.gguf" checks a file)
 	$(BIN)/hwcheck $(ARGS)
+
+serve: $(VENV)/.installed-serve  ## serve the exported VARIANT under OUT on http://127.0.0.1:8000 (ARGS="--help")
+	$(BIN)/sigrun serve "$(OUT)/$(notdir $(MODEL))/$(notdir $(MODEL))-$(VARIANT).gguf" $(ARGS)
 
 bench: $(REFERENCE)/.installed  ## measure accuracy, quantizers, and a synthetic model of the published size; writes BENCHMARKS.md (26 GB of disk)
 	$(REFERENCE)/bin/python -m benchmarks.report

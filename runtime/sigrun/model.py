@@ -322,6 +322,15 @@ class Siglip:
         """
         return self._towers.test(self._artifact.towers if tower is None else (tower,))
 
+    def preload(self, tower: TowerName) -> None:
+        """Load a tower now, if it is not yet, rather than when it is first used.
+
+        Raises:
+            ArtifactError: there is no such tower, the file is damaged, or the model is closed.
+            ProviderError: it cannot run as asked.
+        """
+        self._session(tower)
+
     def unload(self, tower: TowerName) -> None:
         """Give a tower's memory back; it is unpacked again when next used."""
         self._towers.unload(tower)

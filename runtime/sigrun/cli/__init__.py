@@ -5,7 +5,20 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from sigrun.cli import cache, classify, embed, evaluate, info, labels, self_test
+from sigrun.cli import (
+    cache,
+    classify,
+    embed,
+    embed_dataset,
+    evaluate,
+    index,
+    info,
+    labels,
+    search,
+    self_test,
+    serve,
+    sort,
+)
 from sigrun.cli.shell import command_line, run_command
 
 PROGRAM = "sigrun"
@@ -14,7 +27,24 @@ DESCRIPTION = "Run a SigLIP model on this machine: score pictures against labels
 
 def parser() -> argparse.ArgumentParser:
     """The command line, complete."""
-    return command_line(PROGRAM, DESCRIPTION, (classify, embed, labels, evaluate, info, self_test, cache))
+    return command_line(
+        PROGRAM,
+        DESCRIPTION,
+        (
+            classify,
+            embed,
+            embed_dataset,
+            labels,
+            index,
+            search,
+            sort,
+            evaluate,
+            info,
+            self_test,
+            serve,
+            cache,
+        ),
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

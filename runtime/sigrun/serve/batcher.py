@@ -7,6 +7,7 @@ request for one picture so never waits for all of one for a thousand.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from sigrun.serve.errors import busy, unavailable
 
 T = TypeVar("T")
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 @dataclass(eq=False)
@@ -108,10 +110,10 @@ class Batcher(Generic[T, R]):
         finally:
             self._forget(job)
 
-    async def do(self, task: Callable[[], R]) -> R:
+    async def do(self, task: Callable[[], S]) -> S:
         """Run something in the tower's thread between two batches."""
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[R] = loop.create_future()
+        done: asyncio.Future[S] = loop.create_future()
 
         def work() -> None:
             try:
@@ -204,7 +206,7 @@ class Batcher(Generic[T, R]):
 
 
 def _tell(
-    loop: asyncio.AbstractEventLoop, future: asyncio.Future[R], result: R | None, error: BaseException | None
+    loop: asyncio.AbstractEventLoop, future: asyncio.Future[S], result: S | None, error: BaseException | None
 ) -> None:
     """Give a future of another thread's loop its result."""
 
@@ -216,7 +218,5 @@ def _tell(
         else:
             future.set_result(result)  # type: ignore[arg-type]
 
-    try:
+    with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
         loop.call_soon_threadsafe(give)
-    except RuntimeError:  # the loop has ended: nobody waits
-        pass

@@ -22,7 +22,9 @@ def parse_json(body: bytes, most_parts: int) -> dict[str, Any]:
     parts = sum(body.count(mark) for mark in (b",", b"[", b"{"))
     if parts > most_parts:
         raise ApiError(
-            413, f"the request's JSON has up to {parts} values; at most {most_parts} are accepted", code="too_large"
+            413,
+            f"the request's JSON has up to {parts} values; at most {most_parts} are accepted",
+            code="too_large",
         )
     try:
         found = json.loads(body.decode("utf-8"), parse_constant=_refuse)

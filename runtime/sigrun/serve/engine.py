@@ -11,7 +11,7 @@ import numpy as np
 
 from sigrun import zero_shot
 from sigrun.embeddings import Embeddings
-from sigrun.errors import ProviderError, SigrunError, SpaceError
+from sigrun.errors import SigrunError, SpaceError
 from sigrun.labels import LabelSet, Origin
 from sigrun.manifest import TowerName
 from sigrun.model import Siglip
@@ -67,7 +67,21 @@ class Engine:
     @property
     def width(self) -> int:
         """Numbers in a vector."""
-        return int(self.manifest.architecture[next(iter(self.towers))]["projection"])
+        architecture = self.manifest.architecture
+        return int(
+            architecture["image"]["width"] if "image" in self.towers else architecture["text"]["projection"]
+        )
+
+    @property
+    def tokens(self) -> dict[TowerName, int]:
+        """Tokens of one item in each tower."""
+        image, text = (self.manifest.architecture.get(tower, {}) for tower in ("image", "text"))
+        lengths: dict[TowerName, int] = {}
+        if "image" in self.towers:
+            lengths["image"] = (int(image["image_size"]) // int(image["patch_size"])) ** 2
+        if "text" in self.towers:
+            lengths["text"] = int(text["context"])
+        return lengths
 
     def check_model(self, asked: str | None) -> None:
         """Refuse a request for another model: its vectors would not fit those that the client has."""
@@ -82,7 +96,9 @@ class Engine:
         """A vector or an error for each item, in order; both towers work at the same time."""
         results: list[Vector | SigrunError | None] = [None] * len(items)
         remote = [index for index, item in enumerate(items) if isinstance(item, Remote)]
-        fetched = dict(zip(remote, await asyncio.gather(*(self._fetch(items[i]) for i in remote)), strict=True))
+        fetched = dict(
+            zip(remote, await asyncio.gather(*(self._fetch(items[i]) for i in remote)), strict=True)
+        )
         work: dict[TowerName, list[tuple[int, str | bytes]]] = {"image": [], "text": []}
         for index, given in enumerate(items):
             item = fetched.get(index, given)
@@ -95,7 +111,10 @@ class Engine:
                     work["image"].append((index, data))
         wanted = {tower: places for tower, places in work.items() if places}
         computed = await asyncio.gather(
-            *(self._tower(tower).vectors([item for _, item in places], patience) for tower, places in wanted.items())
+            *(
+                self._tower(tower).vectors([item for _, item in places], patience)
+                for tower, places in wanted.items()
+            )
         )
         for places, found in zip(wanted.values(), computed, strict=True):
             for (index, _), result in zip(places, found, strict=True):
@@ -137,7 +156,9 @@ class Engine:
         own = self.manifest.scoring
         scoring = own if labels is None else labels.constants(own)
         if scoring is None:
-            raise unprocessable("this artifact has no scoring constants: it was exported with one tower", None)
+            raise unprocessable(
+                "this artifact has no scoring constants: it was exported with one tower", None
+            )
         return scoring
 
     def describe(self) -> dict[str, Any]:
@@ -181,7 +202,7 @@ class Engine:
         """
         for tower in self.settings.preload:
             if tower not in self.towers:
-                self.model._session(tower)  # raises what there is to say
+                self.model.preload(tower)  # raises what there is to say
             await self.towers[tower].ready(3600)
 
     async def watch_idle(self, report: Callable[[str, int], object]) -> None:
@@ -216,8 +237,3 @@ class Engine:
         if len(data) > self.settings.limits.picture_bytes:
             return Bad(too_large("the picture fetched", self.settings.limits.picture_bytes))
         return Bytes(data)
-
-
-def is_outage(error: SigrunError) -> bool:
-    """Whether an error is the server's own, not the request's."""
-    return isinstance(error, ProviderError)

@@ -75,7 +75,9 @@ def read_items(value: Any, param: str, limits: Limits, modality: Modality = "aut
         raise unprocessable(f"{param} is empty", param, hint="give at least one picture or text")
     if all(isinstance(entry, int | float | list) for entry in entries):
         raise unprocessable(
-            f"{param} must hold texts or pictures", param, hint="token ids are not taken: send the text itself"
+            f"{param} must hold texts or pictures",
+            param,
+            hint="token ids are not taken: send the text itself",
         )
     if len(entries) > limits.items:
         raise unprocessable(
@@ -85,7 +87,9 @@ def read_items(value: Any, param: str, limits: Limits, modality: Modality = "aut
     items: list[Item | Bad] = []
     for index, entry in enumerate(entries):
         try:
-            items.append(read_item(entry, f"{param}[{index}]" if isinstance(value, list) else param, limits, modality))
+            items.append(
+                read_item(entry, f"{param}[{index}]" if isinstance(value, list) else param, limits, modality)
+            )
         except ApiError as error:
             items.append(Bad(error))
     return items
@@ -124,8 +128,10 @@ def read_messages(value: Any, limits: Limits) -> Item:
         content = message.get("content")
         if isinstance(content, list):
             parts += [(f"{param}.content[{i}]", part) for i, part in enumerate(content)]
-        elif content is not None:
+        elif isinstance(content, str):
             parts.append((f"{param}.content", content))
+        else:
+            raise unprocessable(f"{param}.content must be a text or a list of parts", f"{param}.content")
     return _only(parts, "messages", limits)
 
 
@@ -202,7 +208,11 @@ def _picture(value: str, param: str, limits: Limits) -> Bytes | Remote:
     try:
         data = data_uri_bytes(value if scheme is not None else f"data:;base64,{value}")
     except PictureError as error:
-        hint = error.hint if scheme is not None else "send data:image/png;base64,…; files are not read by their path"
+        hint = (
+            error.hint
+            if scheme is not None
+            else "send data:image/png;base64,…; files are not read by their path"
+        )
         raise unprocessable(f"{param}: {error.message}", param, hint=hint, code="invalid_picture") from error
     if len(data) > limits.picture_bytes:
         raise too_large(param, limits.picture_bytes)
@@ -212,5 +222,8 @@ def _picture(value: str, param: str, limits: Limits) -> Bytes | Remote:
 def too_large(param: str, most: int) -> ApiError:
     """A picture's file has too many bytes."""
     return unprocessable(
-        f"{param} is a picture of more than {most} bytes", param, hint="make it smaller", code="picture_too_large"
+        f"{param} is a picture of more than {most} bytes",
+        param,
+        hint="make it smaller",
+        code="picture_too_large",
     )

@@ -23,6 +23,7 @@ class Limits:
         connections: most connections that are open at once.
         items: most pictures and texts in one request.
         queue: most pictures or texts that wait for one tower.
+        predictions: most scores in one answer of ``/v1/classify``.
         picture_bytes: most bytes of one picture's file.
         text_characters: most characters of one text.
         json_parts: most values in one request's JSON.
@@ -42,6 +43,7 @@ class Limits:
     connections: int = 512
     items: int = 1024
     queue: int = 2048
+    predictions: int = 100_000
     picture_bytes: int = 20 * MIB
     text_characters: int = 10_000
     json_parts: int = 100_000

@@ -71,6 +71,7 @@ class Pairs:
     """``/v1/score``: each of the left with its fellow on the right; one on the left goes with all of the right."""
 
     model: str | None
+    names: tuple[str, str]  # the two fields
     left: list[Item | Bad]
     right: list[Item | Bad]
     activation: str
@@ -137,7 +138,9 @@ def read_classify(body: Mapping[str, Any], limits: Limits, label_sets: Mapping[s
         raise fields.fail("labels", problem, "give labels, or the name of a label set")
     for index, label in enumerate(labels or ()):
         if not label.strip() or len(label) > limits.text_characters:
-            problem = "is empty" if not label.strip() else f"has more than {limits.text_characters} characters"
+            problem = (
+                "is empty" if not label.strip() else f"has more than {limits.text_characters} characters"
+            )
             raise unprocessable(f"labels[{index}] {problem}", f"labels[{index}]")
     if name is not None and name not in label_sets:
         known = ", ".join(sorted(label_sets)) or "none was loaded"
@@ -155,6 +158,13 @@ def read_classify(body: Mapping[str, Any], limits: Limits, label_sets: Mapping[s
     top = fields.whole("top_k")
     rows = fields.choice("on_error", ON_ERROR, "item") == "item"
     items = read_items(body.get("input"), "input", limits)
+    count = len(labels) if labels is not None else len(label_sets[name or ""])
+    if len(items) * min(top or count, count) > limits.predictions:
+        raise unprocessable(
+            f"{len(items)} pictures by {count} labels are more than {limits.predictions} scores",
+            "input",
+            hint="keep the best ones with top_k, or send fewer pictures at a time",
+        )
     return Classify(model, items, labels, name, templates, activation, threshold, top, rows)
 
 
@@ -167,7 +177,9 @@ def _templates(fields: Fields, limits: Limits) -> tuple[str, ...]:
         return ENSEMBLES[ensemble]
     if given is None:
         return (PLACE,)
-    listed = Fields({"template": given if isinstance(given, list) else [given]}).texts("template", MOST_TEMPLATES)
+    listed = Fields({"template": given if isinstance(given, list) else [given]}).texts(
+        "template", MOST_TEMPLATES
+    )
     for template in listed or ():
         if PLACE not in template:
             raise fields.fail("template", "has no {} where the label goes", 'such as "a photo of {}"')
@@ -183,23 +195,30 @@ def _threshold(fields: Fields, activation: Activation) -> float | None:
     value = fields.get("threshold")
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e30 or math.isnan(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not abs(value) <= 1e30
+        or math.isnan(value)
+    ):
         raise fields.fail("threshold", "must be a number of ordinary size")
     return float(value)
 
 
-_PAIRS = (("data_1", "data_2"), ("text_1", "text_2"), ("queries", "documents"), ("queries", "items"))
+PAIRS = (("data_1", "data_2"), ("text_1", "text_2"), ("queries", "documents"), ("queries", "items"))
 
 
 def read_pairs(body: Mapping[str, Any], limits: Limits) -> Pairs:
     """A request to score pairs, vLLM's shapes."""
     fields = Fields(body)
     model = fields.text("model")
-    found = [(a, b) for a, b in _PAIRS if fields.has(a) and fields.has(b)]
+    found = [(a, b) for a, b in PAIRS if fields.has(a) and fields.has(b)]
     if len(found) != 1:
-        names = "; ".join(f"{a} and {b}" for a, b in _PAIRS)
+        names = "; ".join(f"{a} and {b}" for a, b in PAIRS)
         problem = "are given twice over" if found else "are missing"
-        raise unprocessable(f"the two sides {problem}: give one of {names}", found[0][0] if found else "data_1")
+        raise unprocessable(
+            f"the two sides {problem}: give one of {names}", found[0][0] if found else "data_1"
+        )
     activation = fields.choice("activation", PAIR_ACTIVATIONS, "auto")
     rows = fields.choice("on_error", ON_ERROR, "fail") == "item"
     one, other = found[0]
@@ -209,7 +228,7 @@ def read_pairs(body: Mapping[str, Any], limits: Limits) -> Pairs:
         raise unprocessable(
             f"{one} holds {len(left)} items and {other} {len(right)}: there must be one, or as many", one
         )
-    return Pairs(model, left, right, activation, rows)
+    return Pairs(model, (one, other), left, right, activation, rows)
 
 
 def _multi_modal(value: Any) -> Any:

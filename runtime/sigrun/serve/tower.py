@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -15,6 +16,7 @@ from sigrun.serve.memory import give_back, resident_bytes
 from sigrun.serve.settings import Limits
 from sigrun.serve.vectors import Recent, Vector, key_of
 
+_MEASURING = threading.Lock()  # towers that are loaded at once could not tell whose memory is whose
 GPU_WAIT = 0.005  # seconds; a GPU computes several items in little more time than one
 
 
@@ -26,7 +28,6 @@ class ServedTower:
     ) -> None:
         self.tower = tower
         self.memory_bytes: int | None = None  # by which the process grew when the tower was loaded
-        self.load_seconds = 0.0
         self.last_used = time.monotonic()
         self._model = model
         self._limits = limits
@@ -106,7 +107,10 @@ class ServedTower:
             if task.done():
                 raise
             raise unavailable(
-                f"the {self.tower} tower is being loaded", 5, code="loading", hint="send it again, or Prefer: wait=60"
+                f"the {self.tower} tower is being loaded",
+                5,
+                code="loading",
+                hint="send it again, or Prefer: wait=60",
             ) from error
 
     def _loading_ended(self, task: asyncio.Task[None]) -> None:
@@ -121,7 +125,7 @@ class ServedTower:
         """Give the memory back after so long without use; the bytes that came back, none if nothing was done."""
         if self.depth or self.loading or not self.loaded or time.monotonic() - self.last_used < seconds:
             return None
-        return await self._batcher.do(self._close)  # type: ignore[arg-type, return-value]
+        return await self._batcher.do(self._close)
 
     def close(self, seconds: float) -> None:
         """Finish what waits and end."""
@@ -129,22 +133,26 @@ class ServedTower:
 
     # ---- in the tower's thread ----
 
-    def _open(self) -> None:  # type: ignore[misc]
+    def _open(self) -> None:
         if self.loaded:
             return
-        before, begin = resident_bytes(), time.monotonic()
-        self._model._session(self.tower)
-        if self.tower == "text":
-            self._model.embed_texts(["ready"])  # the tokenizer, too, is made at first use
-        after = resident_bytes()
-        self.load_seconds = time.monotonic() - begin
-        self.memory_bytes = None if before is None or after is None else max(0, after - before)
+        with _MEASURING:
+            give_back()
+            before = resident_bytes()
+            self._model.preload(self.tower)
+            if self.tower == "text":
+                self._model.embed_texts(["ready"])  # the tokenizer, too, is made at first use
+            give_back()
+            after = resident_bytes()
+        grown = 0 if before is None or after is None else after - before
+        self.memory_bytes = grown if grown > 0 else None  # the other tower gave back more meanwhile
 
     def _close(self) -> int:
-        before = resident_bytes()
-        self._model.unload(self.tower)
-        give_back()
-        after = resident_bytes()
+        with _MEASURING:
+            before = resident_bytes()
+            self._model.unload(self.tower)
+            give_back()
+            after = resident_bytes()
         self.memory_bytes = None
         return 0 if before is None or after is None else max(0, before - after)
 
@@ -174,7 +182,9 @@ class ServedTower:
         embedded = self._model.embed_texts(texts)
         cut = set(embedded.cut)
         note = "longer than the model reads: its end is ignored"
-        return [Vector(embedded.vectors[row].copy(), note if row in cut else None) for row in range(len(texts))]
+        return [
+            Vector(embedded.vectors[row].copy(), note if row in cut else None) for row in range(len(texts))
+        ]
 
     def _text(self, text: str) -> Vector | SigrunError:
         try:

@@ -57,5 +57,3 @@ class Recent:
 def key_of(data: bytes) -> bytes:
     """What an item is known by."""
     return hashlib.blake2b(data, digest_size=20).digest()
-
-
