@@ -1,10 +1,12 @@
 """Predicted beside measured peak memory: each tower and compute form of files in processes of their own.
 
-Prints a Markdown table, then the errors in short: predicted over measured, and how many measured peaks lie above the
-predicted high end. Measured figures go into a JSON file, from which the table can be made again without measuring, so
-that constants can be fitted (``hwcheck/sigrun_hwcheck/constants.toml``).
+Prints two Markdown tables: predicted over measured in short, by form, then every run. Without files it exports some
+variants of the published size, random weights, and deletes them again. Measured figures may go into a JSON file, from
+which the tables can be made again without measuring, so that constants can be fitted
+(``hwcheck/sigrun_hwcheck/constants.toml``).
 
-    python -m benchmarks.memory model.gguf [more.gguf ...] --batch 1 --batch 2 --batch 8 --record seen.json
+    python -m benchmarks.memory --plot docs/memory.svg
+    python -m benchmarks.memory model.gguf [more.gguf ...] --batch 1 --batch 8 --batch 32 --record seen.json
     python -m benchmarks.memory model.gguf --from seen.json
 """
 
@@ -13,12 +15,15 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.children import MIB
-from benchmarks.exports import say
+from benchmarks.exports import WORK, convert, need_room, say
+from benchmarks.memory_plot import Row, draw
+from benchmarks.synthetic import checkpoint
 from sigrun_hwcheck.conditions import Conditions, installed_version
 from sigrun_hwcheck.constants import Range
 from sigrun_hwcheck.devices import devices
@@ -28,6 +33,11 @@ from sigrun_hwcheck.memory import Need, need
 from sigrun_hwcheck.probe import read_machine
 from sigrun_hwcheck.stored import FORMS, Form, Stored, from_file
 from sigrun_hwcheck.where import conditions
+
+VARIANTS = ("q4_k_m", "q8_0", "q6_k", "f16")
+BATCHES = (1, 8, 32)  # each at most as many as the runtime runs at once
+PHASES = ("loading", "running", "larger of both")
+ROOM_BYTES = 8_000_000_000
 
 
 @dataclass(frozen=True)
@@ -55,23 +65,35 @@ class Line:
 def main() -> int:
     """Measure and print."""
     arguments = _parser().parse_args()
-    where = here()
-    files = [from_file(path) for path in arguments.artifact]
-    if arguments.recorded is None:
-        seen = Measurements()
-        for stored in files:
-            todo = jobs(stored, "cpu", forms=arguments.form, batches=arguments.batch)
-            outcome = measure(stored, todo, "cpu", where, on_progress=lambda job: say(str(job)))
-            for failure in outcome.failures:
-                say(f"{failure.job}: {failure.reason}")
-            seen = seen.with_new(outcome.measured)
-        if arguments.record is not None:
-            write(arguments.record, seen)
+    if arguments.artifact:
+        found = _of(arguments.artifact, arguments)
     else:
-        seen = read(arguments.recorded)
-    found = [line for stored in files for line in lines(stored, seen, where)]
-    print("\n".join([*table(found), "", *summary(found)]))
+        need_room(ROOM_BYTES)
+        with tempfile.TemporaryDirectory(dir=WORK) as out:
+            source = checkpoint()
+            paths = [str(convert(source, v, Path(out), "--no-verify").path) for v in VARIANTS]
+            found = _of(paths, arguments)
+    if found and arguments.plot is not None:
+        arguments.plot.write_text(draw(rows(found)), "utf-8")
+        print(f"![Peak memory, predicted and measured]({arguments.plot})\n")
+    print("\n".join([*summary(found), "", *table(found)]))
     return 0
+
+
+def _of(paths: Sequence[str], arguments: argparse.Namespace) -> list[Line]:
+    """What files take, measured now, or as it was recorded."""
+    where = here()
+    files = [from_file(path) for path in paths]
+    seen = Measurements() if arguments.recorded is None else read(arguments.recorded)
+    for stored in files if arguments.recorded is None else ():
+        todo = jobs(stored, "cpu", forms=arguments.form, batches=arguments.batch or BATCHES)
+        outcome = measure(stored, todo, "cpu", where, on_progress=lambda job: say(str(job)))
+        for failure in outcome.failures:
+            say(f"{failure.job}: {failure.reason}")
+        seen = seen.with_new(outcome.measured)
+    if arguments.record is not None:
+        write(arguments.record, seen)
+    return [line for stored in files for line in lines(stored, seen, where)]
 
 
 def here() -> Conditions:
@@ -99,7 +121,7 @@ def _form(entry: Measured) -> Form:
 
 def table(found: Sequence[Line]) -> list[str]:
     """The Markdown table, in MiB: low, best and high end of the prediction, then what was measured."""
-    rows = [
+    found_rows = [
         "| file | run | load, predicted | measured | running, predicted | measured | best / measured |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
@@ -107,8 +129,8 @@ def table(found: Sequence[Line]) -> list[str]:
         load, run, peak = line.pairs
         cells = [_cells(*pair) for pair in (load, run)]
         ratio = peak[0].best_bytes / peak[1]
-        rows.append(f"| {line.file} | {line.job} | {cells[0]} | {cells[1]} | {ratio:.3f} |")
-    return rows
+        found_rows.append(f"| {_variant(line.file)} | {line.job} | {cells[0]} | {cells[1]} | {ratio:.3f} |")
+    return found_rows
 
 
 def _cells(predicted: Range, measured: int) -> str:
@@ -119,31 +141,58 @@ def _cells(predicted: Range, measured: int) -> str:
 
 
 def summary(found: Sequence[Line]) -> list[str]:
-    """The errors in short."""
+    """The errors in short, by form and phase, as a Markdown table."""
     if not found:
         return ["nothing was measured"]
-    said = []
-    for number, name in enumerate(("load", "running", "the larger of both")):
-        pairs = [line.pairs[number] for line in found]
-        ratios = sorted(predicted.best_bytes / measured for predicted, measured in pairs)
-        above = sum(measured > predicted.high_bytes for predicted, measured in pairs)
-        below = sum(measured < predicted.low_bytes for predicted, measured in pairs)
-        said.append(
-            f"{name}: best / measured {ratios[0]:.3f} to {ratios[-1]:.3f}, median {statistics.median(ratios):.3f}; "
-            f"of {len(pairs)} measured, {above} above the high end, {below} below the low end"
-        )
+    said = [
+        "| form | peak | runs | best / measured: min | median | max | measured above best | above high | below low |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for form in FORMS:
+        of = [line for line in found if line.job.form == form]
+        for number, name in enumerate(PHASES if of else ()):
+            pairs = [line.pairs[number] for line in of]
+            ratios = sorted(predicted.best_bytes / measured for predicted, measured in pairs)
+            above = sum(measured > predicted.high_bytes for predicted, measured in pairs)
+            below = sum(measured < predicted.low_bytes for predicted, measured in pairs)
+            more = sum(measured > predicted.best_bytes for predicted, measured in pairs)
+            said.append(
+                f"| {form} | {name} | {len(pairs)} | {ratios[0]:.3f} | {statistics.median(ratios):.3f} | "
+                f"{ratios[-1]:.3f} | {more} | {above} | {below} |"
+            )
     return said
+
+
+def rows(found: Sequence[Line]) -> list[Row]:
+    """What is drawn: the larger peak of each run."""
+    return [
+        Row(
+            f"{_variant(line.file)}, {line.job.tower}, {line.job.form}{', cached' if line.job.cached else ''}, "
+            f"batch {line.job.batch}",
+            predicted.low_bytes,
+            predicted.best_bytes,
+            predicted.high_bytes,
+            measured,
+        )
+        for line in found
+        for predicted, measured in line.pairs[2:]
+    ]
+
+
+def _variant(file: str) -> str:
+    return file.rpartition("-")[2]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("artifact", nargs="+")
+    parser.add_argument("artifact", nargs="*", help="files; none exports some of the published size")
     parser.add_argument("--form", action="append", choices=FORMS, default=[])
     parser.add_argument("--batch", action="append", type=int, default=[])
     parser.add_argument("--record", type=Path, help="where to keep what was measured")
     parser.add_argument("--from", dest="recorded", type=Path, help="compare with what was recorded")
+    parser.add_argument("--plot", type=Path, help="where to draw them")
     return parser
 
 

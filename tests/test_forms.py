@@ -24,7 +24,7 @@ from sigrun.nbits import to_nbits
 from sigrun.sessions import TowerSession
 from sigrun_exporters.checkpoint import open_checkpoint
 from sigrun_exporters.export import export
-from sigrun_exporters.graph import FORMS, build, matrices
+from sigrun_exporters.graph import FORMS, build
 from sigrun_exporters.graph.linear import HALF_FORMS, Form
 from sigrun_exporters.quantize import ENCODERS, quantize
 from sigrun_recipes import Plan, plan
@@ -135,7 +135,7 @@ def test_stored_graphs_are_those_that_build_makes(some_case: Case) -> None:
     for tower in TOWERS:
         for form in FORMS:
             taken = some_case.artifact.manifest.graphs[tower][form].weights
-            left = {n for n in matrices(some_case.plan, tower) if taken[n] in ("dense", "nbits")}
+            left = {n for n in some_case.plan.rounded(tower, form) if taken[n] in ("dense", "nbits")}
             graph = build(
                 some_case.plan, tower, form, exact=frozenset(left) if form != "exact" else frozenset()
             )
@@ -220,8 +220,8 @@ def test_minima_leave_products_small_enough_for_float16() -> None:
 
 
 def test_exclusions_change_the_graph(some_case: Case) -> None:
-    names = matrices(some_case.plan, "image")
-    assert len(names) == 6 * some_case.artifact.manifest.architecture["image"]["layers"]
+    names = some_case.plan.rounded("image", "int8")
+    assert len(names) == 2 + 6 * some_case.artifact.manifest.architecture["image"]["layers"]
     some = frozenset({"v.blk.0.attn_q.weight", "v.blk.1.ffn_down.weight"})
     x = some_case.batch("image", 1)
     exact = some_case.run("image", "exact", x)

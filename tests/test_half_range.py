@@ -11,7 +11,7 @@ from sigrun.artifact import Artifact
 from sigrun.sessions import TowerSession
 from sigrun_exporters.checkpoint import open_checkpoint
 from sigrun_exporters.export import export
-from sigrun_exporters.graph import build, matrices
+from sigrun_exporters.graph import build
 from sigrun_exporters.half_range import LARGEST, HalfRange
 from sigrun_exporters.reference import Reference
 from sigrun_recipes import plan
@@ -70,7 +70,7 @@ def test_an_mlp_that_overflows_is_found_and_leaving_it_exact_mends_the_form(tmp_
     planned = plan(recipe, checkpoint.architecture)
     pixels = np.random.default_rng(1).uniform(-1, 1, (3, 3, 33, 33)).astype(np.float32)
     with Artifact.open(export(checkpoint, recipe, tmp_path, UNVERIFIED).path) as artifact:
-        ranges = HalfRange(artifact, matrices(planned, "image"))
+        ranges = HalfRange(artifact, planned.rounded("image", "f16"))
         Reference(checkpoint).images(pixels, observe=ranges.observe)
         exact = ranges.beyond()
         assert exact == {"v.blk.1.ffn_up.weight", "v.blk.1.ffn_down.weight"}

@@ -127,7 +127,7 @@ def test_elsewhere_measured_figures_are_estimates_with_more_room() -> None:
         assert not there.same and there.runtime.source == "estimated"
         assert there.runtime.best == known.runtime.best
         assert there.runtime.high > known.runtime.high
-        assert there.forms["exact"].workspace.high > known.forms["exact"].workspace.high
+        assert there.forms["exact"].activations.high > known.forms["exact"].activations.high
 
 
 def test_more_threads_round_more_matrices_at_once() -> None:

@@ -16,7 +16,7 @@ from sigrun.int8 import largest, to_int8
 from sigrun.sessions import TowerSession
 from sigrun_exporters.checkpoint import open_checkpoint
 from sigrun_exporters.export import export
-from sigrun_exporters.graph import build, matrices
+from sigrun_exporters.graph import build
 from sigrun_exporters.int8_choice import (
     SAMPLED_ROWS,
     Sensitivity,
@@ -198,14 +198,14 @@ def test_matrices_behind_outliers_are_found_and_leaving_them_exact_mends_the_for
             session = TowerSession(artifact, "image", "int8", 2, (graph.model, graph.weights))
             return float(1 - (session.embed(pixels) * expected).sum(axis=1).mean())
 
-        sensitivity = Sensitivity(artifact, matrices(planned, "image"))
+        sensitivity = Sensitivity(artifact, planned.rounded("image", "int8"))
         Reference(checkpoint).images(pixels, observe=sensitivity.observe)
         ranking = sensitivity.ranking()
-        assert {name for name, _ in ranking} == matrices(planned, "image")
+        assert {name for name, _ in ranking} == planned.rounded("image", "int8")
         assert {name for name, _ in ranking[:2]} == guilty
         assert ranking[1][1] > 100 * ranking[2][1]
         found = choose(ranking, measure, 1e-3)
-        everything = measure(matrices(planned, "image"))
+        everything = measure(planned.rounded("image", "int8"))
     assert set(found.exact) == guilty
     (_, broken), (_, mended) = found.trail
     assert broken > 0.02, "plain int8 must break on this model"

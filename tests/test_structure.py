@@ -159,6 +159,7 @@ def test_the_wheel_installs_the_four_packages_only(tmp_path: Path) -> None:
         assert f"{package}/py.typed" in names
     data = {"sigrun/external/weights", "sigrun/manifest.schema.json"}
     data |= {"sigrun/serve/playground.html", "sigrun/serve/docs.html"}
+    data |= {f"sigrun_hwcheck/{n}.schema.json" for n in ("report", "gpus", "measure", "models")}
     data |= {
         f"sigrun_exporters/verify/{n}"
         for n in ("published_so400m.npz", "published_so400m.md", "report.schema.json")

@@ -74,6 +74,7 @@ def check(
     provider: str = "auto",
     reserve: int | None = None,
     supposed: Supposed | None = None,
+    variants: Sequence[Stored] = (),
 ) -> Report:
     """Predict what fits.
 
@@ -91,6 +92,7 @@ def check(
         provider: what runs it, as the runtime calls it: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` for whatever can.
         reserve: bytes that stay free of each device; ``None``: 5 % of it, 128 MiB to 1 GiB.
         supposed: what of ``machine`` is made up; see :func:`sigrun_hwcheck.whatif.suppose`.
+        variants: without files: what to check instead of the default model's recipes.
 
     Raises:
         StoredFileError: a file is missing, unreadable, damaged or foreign.
@@ -103,7 +105,7 @@ def check(
         raise ValueError(f"there is no compute form {compute!r}; there are: auto, {', '.join(FORMS)}")
     if reserve is not None and reserve < 0:
         raise ValueError(f"a reserve has at least 0 bytes, not {reserve}")
-    variants = tuple(from_file(str(f)) for f in files) if files else predicted()
+    variants = tuple(from_file(str(f)) for f in files) if files else tuple(variants) or predicted()
     here = machine is None
     machine = read_machine() if machine is None else machine
     supposed = Supposed() if supposed is None else supposed

@@ -195,9 +195,14 @@ def _size(gib: int) -> str:
 
 
 def _near(name: str) -> list[str]:
-    by_text = {" ".join(sorted(card.words)): card.name for card in cards()}
-    asked = " ".join(sorted(words(name)))
-    return [by_text[text] for text in difflib.get_close_matches(asked, by_text, n=4, cutoff=0.6)]
+    """Names that are written alike; series and memory, which people leave away, left aside."""
+
+    def bare(these: Iterable[str]) -> str:
+        return " ".join(sorted(set(these) - _SERIES))
+
+    asked = bare(words(name))
+    alike = {card.name: difflib.SequenceMatcher(None, bare(_bare(card)), asked).ratio() for card in cards()}
+    return sorted((n for n in alike if alike[n] >= 0.6), key=lambda n: -alike[n])[:4]
 
 
 def _listed(names: Iterable[str]) -> str:

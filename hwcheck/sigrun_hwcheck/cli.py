@@ -10,33 +10,45 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sigrun.errors import SigrunError
+from sigrun.output import refuse_existing
 from sigrun_hwcheck.options import (
+    DOCTOR,
     DOES_NOT_FIT,
     EXIT_CODES,
     FITS,
     GPUS,
     INTERRUPTED,
+    MODELS,
     USAGE,
     check_parser,
+    doctor_parser,
     gpus_parser,
+    models_parser,
 )
 from sigrun_hwcheck.stored import StoredFileError
+
+if TYPE_CHECKING:
+    from sigrun_hwcheck.machine import Machine
+    from sigrun_hwcheck.whatif import Supposed
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; ``argv`` without the program's name. Returns the exit code."""
     _open_streams()
     words = sys.argv[1:] if argv is None else argv
-    if words[:1] == [GPUS]:
-        if Path(GPUS).exists():
+    if words and words[0] in COMMANDS:
+        name = words[0]
+        if Path(name).exists():
             print(
-                f"hwcheck: note: '{GPUS}' is the command here, not the file; that is ./{GPUS}",
+                f"hwcheck: note: '{name}' is the command here, not the file; that is ./{name}",
                 file=sys.stderr,
             )
-        arguments = gpus_parser().parse_args(words[1:])
-        return _guarded(lambda: _gpus(arguments))
+        command_parser, action = COMMANDS[name]
+        of_command = command_parser().parse_args(words[1:])
+        return _guarded(lambda: action(of_command))
     parser = check_parser()
     arguments = parser.parse_intermixed_args(words)
     problem = _contradiction(arguments)
@@ -91,23 +103,9 @@ def _check(arguments: argparse.Namespace) -> int:
     from sigrun_hwcheck import report as reports
     from sigrun_hwcheck import report_json
     from sigrun_hwcheck.api import check
-    from sigrun_hwcheck.probe import read_machine
-    from sigrun_hwcheck.whatif import Supposed, read_file, save_file, suppose
+    from sigrun_hwcheck.whatif import save_file
 
-    machine = None
-    supposed = Supposed()
-    if arguments.machine is not None:
-        machine = read_file(Path(arguments.machine))
-        supposed = Supposed("one described in a file")
-    if arguments.ram is not None or arguments.vram or arguments.gpu:
-        described = f"{supposed.summary}, but with " if supposed.summary else ""
-        machine, supposed = suppose(
-            read_machine() if machine is None else machine,
-            ram=arguments.ram,
-            vram=arguments.vram or (),
-            gpus=arguments.gpu or (),
-        )
-        supposed = replace(supposed, summary=described + supposed.summary)
+    machine, supposed = _machine(arguments)
     report = check(
         arguments.files,
         batches=arguments.batch or (),
@@ -132,6 +130,65 @@ def _check(arguments: argparse.Namespace) -> int:
     else:
         print(reports.text(report, full=arguments.all, explain=arguments.explain), end="")
     return code
+
+
+def _machine(arguments: argparse.Namespace) -> tuple[Machine | None, Supposed]:
+    """The machine that is asked about, ``None`` for this one, and what of it is made up."""
+    from sigrun_hwcheck.probe import read_machine
+    from sigrun_hwcheck.whatif import Supposed, read_file, suppose
+
+    machine = None
+    supposed = Supposed()
+    if arguments.machine is not None:
+        machine = read_file(Path(arguments.machine))
+        supposed = Supposed("one described in a file")
+    if arguments.ram is not None or arguments.vram or arguments.gpu:
+        described = f"{supposed.summary}, but with " if supposed.summary else ""
+        machine, supposed = suppose(
+            read_machine() if machine is None else machine,
+            ram=arguments.ram,
+            vram=arguments.vram or (),
+            gpus=arguments.gpu or (),
+        )
+        supposed = replace(supposed, summary=described + supposed.summary)
+    return machine, supposed
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from sigrun_hwcheck import report_models
+    from sigrun_hwcheck.models import compare
+
+    machine, supposed = _machine(arguments)
+    found = compare(
+        arguments.variant,
+        tower=arguments.tower,
+        batch=arguments.batch,
+        machine=machine,
+        reserve=arguments.reserve,
+        supposed=supposed,
+    )
+    if arguments.json:
+        _print_json(report_models.to_json(found))
+    elif arguments.markdown:
+        print(report_models.markdown(found), end="")
+    else:
+        print(report_models.text(found, full=arguments.all), end="")
+    return FITS
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from sigrun_hwcheck.doctor import examine, save, text
+
+    if arguments.output is not None:
+        refuse_existing(Path(arguments.output), force=arguments.force)  # before seconds are spent
+    found = examine(try_providers=not arguments.quick)
+    if arguments.output is not None:
+        save(found, Path(arguments.output), force=arguments.force)
+    if arguments.json:
+        _print_json(found.to_json())
+    else:
+        print(text(found), end="")
+    return FITS
 
 
 def _gpus(arguments: argparse.Namespace) -> int:
@@ -185,6 +242,13 @@ def _measure(arguments: argparse.Namespace) -> int:
     else:
         print(measuring.text(found), end="")
     return DOES_NOT_FIT if found.failures else FITS
+
+
+COMMANDS: dict[str, tuple[Callable[[], argparse.ArgumentParser], Callable[[argparse.Namespace], int]]] = {
+    GPUS: (gpus_parser, _gpus),
+    MODELS: (models_parser, _models),
+    DOCTOR: (doctor_parser, _doctor),
+}
 
 
 def _print_json(document: object) -> None:

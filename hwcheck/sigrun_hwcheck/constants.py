@@ -16,7 +16,7 @@ from typing import Any, Literal
 from sigrun_hwcheck.conditions import Conditions
 from sigrun_hwcheck.stored import Form
 
-FORMAT = 2
+FORMAT = 3
 ELSEWHERE = 1.25
 """What the high end is raised by where a table was measured under other conditions."""
 
@@ -89,20 +89,16 @@ class FormConstants:
     """What a compute form costs.
 
     Attributes:
-        attention: factor on the activations computed to be alive at once in a layer's attention.
-        mlp: factor on those in a layer's MLP.
+        activations: factor on the activations that the session's memory holds places for.
         workspace: factor on the largest quantized matrix as float32, which MatMulNBits decodes.
-        unpacked: share of the arrays that are laid out anew which is still there when the session peaks.
-        retained: share of them that the C library has not given back when the tower runs.
-        converted: factor on float16 arrays: what else a provider without float16 makes of them.
-        rounding: factor on the largest int8 matrix and the threads: what rounding and writing it takes.
+        retained: factor on small dense arrays: what of them is left once they are laid out anew.
+        converted: factor on float16 scales: what else a provider without float16 makes of them.
+        rounding: factor on the largest int8 matrix and the threads: what rounding and writing them leaves.
         reading: the same where the matrices are in the cache.
     """
 
-    attention: Factor
-    mlp: Factor
+    activations: Factor
     workspace: Factor
-    unpacked: Factor
     retained: Factor
     converted: Factor
     rounding: Factor
@@ -123,12 +119,12 @@ class Constants:
         handover: what a session does with the arrays it is given.
         runtime: once a process: the interpreter and its libraries, or a card's context.
         session: once a tower.
-        layer: for each layer of a tower: graph and manifest.
+        layer: for each layer of a tower: its share of graph and manifest, and what lies lost between arrays.
         libraries: pages of libraries that are first needed when a tower is loaded.
         kernels: pages of libraries that are first needed when a tower runs.
-        mapped: pages of the file in work while a tower is unpacked.
-        pieces: for each piece of the vocabulary, once a file is open; the tokenizer of the text tower not counted.
-        tokenizer: for each piece of the vocabulary, once a text is embedded.
+        pieces: for each piece of the vocabulary, once a file is open.
+        tokenizer: once a text is embedded, whatever the vocabulary.
+        pictures: once a picture is embedded.
         forms: compute form → its costs.
     """
 
@@ -144,9 +140,9 @@ class Constants:
     layer: Factor
     libraries: Factor
     kernels: Factor
-    mapped: Factor
     pieces: Factor
     tokenizer: Factor
+    pictures: Factor
     forms: Mapping[Form, FormConstants]
 
 
@@ -171,7 +167,7 @@ def constants(provider: Provider, conditions: Conditions | None = None) -> Const
     )
 
 
-_COSTS = ("runtime", "session", "layer", "libraries", "kernels", "mapped", "pieces", "tokenizer")
+_COSTS = ("runtime", "session", "layer", "libraries", "kernels", "pieces", "tokenizer", "pictures")
 
 
 def _elsewhere(costs: FormConstants) -> FormConstants:

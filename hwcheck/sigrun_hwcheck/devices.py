@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from sigrun_hwcheck.constants import Provider
 from sigrun_hwcheck.machine import Card, Machine, Ram
 
-RUNS_ON: tuple[Provider, ...] = ("cpu",)
-"""Providers that this version of the runtime uses; verdicts on others are a look ahead."""
-
 PROVIDERS: dict[str, Provider] = {"nvidia": "cuda"}
 """Vendors of whose cards it is known what a model needs there."""
 
@@ -44,11 +41,6 @@ class Device:
     problem: str | None
     shares_ram: bool = False
     estimated: bool = False
-
-    @property
-    def usable(self) -> bool:
-        """Whether this version of the runtime can use it."""
-        return self.provider in RUNS_ON
 
 
 def devices(machine: Machine) -> tuple[Device, ...]:

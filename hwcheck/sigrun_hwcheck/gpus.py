@@ -15,7 +15,7 @@ from sigrun_hwcheck.conditions import Conditions
 from sigrun_hwcheck.memory import Need, TowerChoice, need
 from sigrun_hwcheck.places import MEASURED_AS, ON_CARDS
 from sigrun_hwcheck.rows import disk_bytes, form_for
-from sigrun_hwcheck.speed import Speed, speed
+from sigrun_hwcheck.speed import CardRates, Speed, speed
 from sigrun_hwcheck.stored import Form, Stored
 from sigrun_hwcheck.units import GIB
 from sigrun_hwcheck.verdict import Verdict, judge, reserve_bytes
@@ -114,24 +114,27 @@ def on_cards(variants: Sequence[Stored], batch: int = 1, reserve: int | None = N
         for tower in _towers(stored)
         if (found := needs.get((id(stored), tower, form))) is not None
     ]
+    forms: dict[tuple[int, tuple[str, ...], int], Form] = {}
+    speeds: dict[tuple[int, Form, CardRates], Speed | None] = {}
     placed = []
     for card in cards():
         for gib in card.memory_gib:
             total, free = card_memory(card, gib)
             for stored in variants:
-                form = form_for(stored, _forms(card), MEASURED_AS, free)
+                here = (id(stored), _forms(card), free)
+                form = forms[here] = forms.get(here) or form_for(stored, _forms(card), MEASURED_AS, free)
                 of_card = {t: needs.get((id(stored), t, form)) for t in _towers(stored)}
                 verdicts = {
                     t: judge(n.bytes, free, reserve_bytes(total, reserve))
                     for t, n in of_card.items()
                     if n is not None
                 }
-                pace = (
-                    speed(stored, "image", form, batch, MEASURED_AS, Conditions(), card=card.rates)
-                    if "image" in stored.towers
-                    else None
-                )
-                placed.append(OnCard(stored, card, gib, total, free, form, verdicts, pace))
+                rated = (id(stored), form, card.rates)
+                if rated not in speeds and "image" in stored.towers:
+                    speeds[rated] = speed(
+                        stored, "image", form, batch, MEASURED_AS, Conditions(), card=card.rates
+                    )
+                placed.append(OnCard(stored, card, gib, total, free, form, verdicts, speeds.get(rated)))
     return CardReport(tuple(variants), batch, tuple(least), tuple(placed))
 
 

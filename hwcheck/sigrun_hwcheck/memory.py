@@ -16,7 +16,7 @@ from sigrun_hwcheck.constants import Constants, Provider, Range, Source, constan
 from sigrun_hwcheck.measured import Measured, Measurements
 from sigrun_hwcheck.quantities import quantities
 from sigrun_hwcheck.stored import FORMS, Form, Stored
-from sigrun_hwcheck.terms import LOADING, RUNNING, WAITING, Term, TermName, merged, micro_batch, terms, total
+from sigrun_hwcheck.terms import Term, TermName, merged, micro_batch, terms, total
 from sigrun_recipes import TowerName
 
 __all__ = [
@@ -146,7 +146,7 @@ def need(
     """Memory to run one tower, or both in one process.
 
     Towers do not run at the same time, but a session keeps what it once took: the second tower is loaded while
-    the first still holds its activations (but takes up what the C library retained).
+    the first still holds its activations.
 
     Args:
         stored: the variant.
@@ -177,13 +177,12 @@ def need(
     of = {t: terms(stored, t, form, batch, known, threads=threads, cached=cached) for t in towers}
     runtime = Term("runtime", known.runtime.of(1), known.runtime.source)
 
-    def phase(name: PhaseName, names: dict[TowerName, tuple[TermName, ...]]) -> Phase:
-        there = [term for t in towers for term in of[t] if term.name in names[t]]
+    def phase(name: PhaseName, last: TowerName | None = None) -> Phase:
+        there = [term for t in towers for term in (of[t].load if t == last else of[t].run)]
         return Phase(name, (*merged(there), runtime))
 
-    loads = [phase("load", {t: LOADING if t == last else WAITING for t in towers}) for last in towers]
-    load = max(loads, key=lambda p: p.resident_bytes.best_bytes)
-    run = phase("run", dict.fromkeys(towers, RUNNING))
+    load = max((phase("load", last) for last in towers), key=lambda p: p.resident_bytes.best_bytes)
+    run = phase("run")
     items = {t: min(batch, micro_batch(quantities(stored, t, form), known, form)) for t in towers}
     if measured is not None and device is not None:
         seen = [measured.find(stored, t, form, provider, device, items[t], cached=cached) for t in towers]

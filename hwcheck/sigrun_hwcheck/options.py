@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from sigrun_hwcheck.advice import PREFERRED
 from sigrun_hwcheck.memory import TOWER_CHOICES
 from sigrun_hwcheck.stored import FORMS
 from sigrun_hwcheck.units import parse_size
 from sigrun_hwcheck.verdict import Verdict
+from sigrun_recipes import names
 
 FITS, DOES_NOT_FIT, USAGE, CANNOT_TELL, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -17,11 +19,13 @@ EXIT_CODES: dict[Verdict, int] = {
     "does not fit": DOES_NOT_FIT,
     "unknown": CANNOT_TELL,
 }
-GPUS = "gpus"
+GPUS, MODELS, DOCTOR = "gpus", "models", "doctor"
 
 EPILOG = """\
 also:
-  hwcheck gpus   which graphics cards run each variant (hwcheck gpus --help)
+  hwcheck gpus     which graphics cards run each variant (hwcheck gpus --help)
+  hwcheck models   which models of the family there are, and which of them fit
+  hwcheck doctor   everything that was read of this machine, and what follows
 
 exit codes:
   0   fits. With files: every file does. Without: at least one variant does.
@@ -100,7 +104,11 @@ def check_parser() -> argparse.ArgumentParser:
     asked.add_argument(
         "--anyway", action="store_true", help="with --measure: also run what needs more than is free"
     )
-    add_supposed(parser)
+    add_supposed(parser).add_argument(
+        "--save-machine",
+        metavar="FILE",
+        help="write what was read of the machine, for somebody else's --machine",
+    )
     shown = parser.add_argument_group("what is shown")
     kind = shown.add_mutually_exclusive_group()
     kind.add_argument("--json", action="store_true", help="JSON; sizes in bytes, null is unknown")
@@ -112,8 +120,8 @@ def check_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_supposed(parser: argparse.ArgumentParser) -> None:
-    """Add options for a machine that is not this one."""
+def add_supposed(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add options for a machine that is not this one; answers their group."""
     group = parser.add_argument_group(
         "another machine", "SIZE is a number and a unit: 8GiB, 512MiB (powers of 1024), 6GB (powers of 1000)"
     )
@@ -133,12 +141,10 @@ def add_supposed(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="as if there were this card, from our table; several times: several cards",
     )
-    group.add_argument("--machine", metavar="FILE", help="a machine that --save-machine or --json described")
     group.add_argument(
-        "--save-machine",
-        metavar="FILE",
-        help="write what was read of the machine, for somebody else's --machine",
+        "--machine", metavar="FILE", help="a machine that --save-machine, --json or hwcheck doctor described"
     )
+    return group
 
 
 def gpus_parser() -> argparse.ArgumentParser:
@@ -164,6 +170,58 @@ def gpus_parser() -> argparse.ArgumentParser:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--json", action="store_true", help="JSON; sizes in bytes, null is unknown")
     kind.add_argument("--markdown", action="store_true", help="tables in Markdown")
+    return parser
+
+
+def models_parser() -> argparse.ArgumentParser:
+    """The parser of ``hwcheck models``."""
+    parser = argparse.ArgumentParser(
+        prog="hwcheck models",
+        description="Compare the models of the SigLIP family: how large they are, how good they are said to be, and\n"
+        "which of them fit here, so that you can take one that is a size smaller or larger.",
+        epilog="exit codes: 0 done; 2 wrong usage, or a machine file that cannot be read",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    asked = parser.add_argument_group("what is asked")
+    asked.add_argument(
+        "--variant", choices=names(), default=PREFERRED, help=f"how weights are stored (default: {PREFERRED})"
+    )
+    asked.add_argument(
+        "--tower", choices=TOWER_CHOICES, default="both", help="one tower only (default: both together)"
+    )
+    asked.add_argument(
+        "--batch", type=_batch, default=1, metavar="N", help="items handed over at once (default: 1)"
+    )
+    asked.add_argument(
+        "--reserve", type=byte_size, metavar="SIZE", help="memory to leave free of each device; 0 for none"
+    )
+    add_supposed(parser)
+    shown = parser.add_argument_group("what is shown")
+    kind = shown.add_mutually_exclusive_group()
+    kind.add_argument("--json", action="store_true", help="JSON; sizes in bytes, null is unknown")
+    kind.add_argument("--markdown", action="store_true", help="one table in Markdown, with everything known")
+    shown.add_argument("--all", action="store_true", help="also context lengths and speeds, in 100 columns")
+    return parser
+
+
+def doctor_parser() -> argparse.ArgumentParser:
+    """The parser of ``hwcheck doctor``."""
+    parser = argparse.ArgumentParser(
+        prog="hwcheck doctor",
+        description="Print everything that hwcheck reads of this machine, beside what it makes of it. Names, serial\n"
+        "numbers, addresses and folders of yours are left out or replaced.",
+        epilog="The file of -o is for a bug report and for --machine. Look at it before you share it.\n\n"
+        "exit codes: 0 done; 2 wrong usage, or the file cannot be written",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="also write all of it to one file, as JSON")
+    parser.add_argument("--force", action="store_true", help="replace the file if it is there")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="do not try whether ONNX Runtime's providers load, which takes seconds and wakes cards",
+    )
+    parser.add_argument("--json", action="store_true", help="print what -o writes instead of text")
     return parser
 
 

@@ -12,6 +12,12 @@ FLOAT_BYTES, HALF_BYTES = 4, 2
 VIEWED_BYTES = 1 << 20
 """Larger f32 weights are views of the file, not copies (``sigrun.artifact.COPIED_BYTES``)."""
 
+LARGE_BYTES = 4 << 20
+"""Smaller pieces stay with the C library when they are freed (``sigrun.allocation.LARGE``)."""
+
+MINIMA = "q5_k"
+"""The encoding whose graphs multiply by its minima in a product of their own (``sigrun.nbits``)."""
+
 MULTIPLIED = ("linear", "patch")
 """Kinds of matrices that ONNX Runtime multiplies by, and so lays out anew for its kernels when they are dense."""
 
@@ -26,13 +32,16 @@ class Quantities:
         viewed: float32 weights that are handed over as pages of the file.
         dense: float32 matrices that kernels lay out anew, those that are views included.
         dense_owned: those that are no views: unpacked first, freed once laid out.
+        dense_largest: the largest of those that are no views, or of the float16 ones, as float32.
+        dense_small: those of them that the C library keeps when they are freed (``sigrun.allocation``).
         dense16: float16 matrices.
+        small16: those of them that the C library keeps.
+        minima: float32 matrices beside quantized ones, used by their layer both as they are and laid out anew.
         int8: int8 matrices.
         int8_largest: the largest of them.
         scratch: the largest quantized matrix as float32: what MatMulNBits decodes it into.
-        attention: float32 activations alive at once for one item in a layer's attention: the residual, its normalised
-            copy, q, k, v and one transposed copy, and the scores before and after softmax.
-        mlp: the same in its MLP: the residual, its normalised copy, and the hidden values before and after GELU.
+        activations: float32 activations of one item that the session's memory holds places for: the hidden values
+            before and after GELU; the residual, its normalised copy, q, k, v and what they mix to; the input.
         tokens: tokens of one item.
     """
 
@@ -41,12 +50,15 @@ class Quantities:
     viewed: int
     dense: int
     dense_owned: int
+    dense_largest: int
+    dense_small: int
     dense16: int
+    small16: int
+    minima: int
     int8: int
     int8_largest: int
     scratch: int
-    attention: int
-    mlp: int
+    activations: int
     tokens: int
 
 
@@ -78,19 +90,23 @@ def quantities(stored: Stored, tower: TowerName, form: Form) -> Quantities:
     residual = shape.tokens * shape.width
     hidden = shape.tokens * max(stored.mlp_width(tower), shape.mlp)
     image = stored.architecture.image
-    pixels = 3 * image.image_size**2 if tower == "image" and image is not None else 0  # alive beside either
+    given = 3 * image.image_size**2 if tower == "image" and image is not None else residual
+    owned = [t for t, _ in multiplied if not _viewed(t)]
     return Quantities(
         used=used,
         used16=used16,
         viewed=sum(_float(t) for t, _ in dense if _viewed(t)),
         dense=total(_float, multiplied),
-        dense_owned=sum(_float(t) for t, _ in multiplied if not _viewed(t)),
+        dense_owned=sum(map(_float, owned)),
+        dense_largest=max((_float(t) for t in (*owned, *(t for t, _ in matrices16))), default=0),
+        dense_small=sum(_float(t) for t in owned if _float(t) < LARGE_BYTES),
         dense16=total(_half, matrices16),
+        small16=sum(_half(t) for t, _ in matrices16 if _half(t) < LARGE_BYTES),
+        minima=sum(_scale_bytes(t) // 2 for t, _ in packed if t.encoding == MINIMA),
         int8=sum(t.size for t, _ in int8),
         int8_largest=max((t.size for t, _ in int8), default=0),
         scratch=max((_float(t) for t, _ in packed), default=0),
-        attention=FLOAT_BYTES * (6 * residual + 2 * shape.heads * shape.tokens**2 + pixels),
-        mlp=FLOAT_BYTES * (2 * residual + 2 * hidden + pixels),
+        activations=FLOAT_BYTES * (2 * hidden + 6 * residual + given),
         tokens=shape.tokens,
     )
 

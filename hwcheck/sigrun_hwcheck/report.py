@@ -187,7 +187,8 @@ def _explained(report: Report, row: Row) -> Iterator[str]:
                 f"    {term.name:<12}{size(of.low_bytes):>9} {size(of.best_bytes):>9} {size(of.high_bytes):>9}  {back}"
             )
     largest = need.limiting
-    yield from wrapped(f"Most of it: {largest.name}, {TERMS[largest.name]}.", first="  ")
+    if largest.name != "process":
+        yield from wrapped(f"Most of it: {largest.name}, {TERMS[largest.name]}.", first="  ")
 
 
 def _notes(report: Report, shown: Sequence[Place]) -> Iterator[str]:
@@ -204,7 +205,7 @@ def _notes(report: Report, shown: Sequence[Place]) -> Iterator[str]:
     if paces:
         words += f" Speeds are {' or '.join(paces)}."
     if any(row.place.costs == "cuda" for row in of_shown):
-        words += " None of our figures for cards was measured on a card"
+        words += " Figures for cards are estimates: nothing was measured on one"
         words += (
             "."
             if all(row.place.alike for row in of_shown)

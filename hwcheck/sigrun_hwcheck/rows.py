@@ -130,6 +130,8 @@ def _row(stored: Stored, tower: TowerChoice, place: Place, settings: Settings) -
         return None
     most = max(micro_batch(quantities(stored, name, form), constants(place.costs), form) for name in names)
     low, high = 0, most
+    if free is not None and (whole := at(most)) is not None and works(whole.verdict):
+        low = most  # the usual case, and the end of the search
     while low < high and free is not None:  # memory grows with the batch, so halving finds the last that fits
         middle = (low + high + 1) // 2
         one = at(middle)

@@ -117,7 +117,7 @@ class Stored:
 
 def from_plan(model: str, plan: Plan) -> Stored:
     """A variant that has not been exported. Form ``int8`` is taken to leave no matrix exact."""
-    matrices = {t.spec.name: t.encoding.name for t in plan.tensors if _in_a_layer(t)}
+    rounded = {form: frozenset().union(*(plan.rounded(tower, form) for tower in TOWERS)) for form in FORMS}
     tensors = tuple(
         Tensor(
             name=t.spec.name,
@@ -126,7 +126,7 @@ def from_plan(model: str, plan: Plan) -> Stored:
             encoding=t.encoding.name,
             shape=t.spec.shape,
             nbytes=t.nbytes,
-            packings={form: packing for form in FORMS if (packing := _expected_packing(t, form, matrices))},
+            packings={form: packing for form in FORMS if (packing := _expected_packing(t, form, rounded[form]))},
         )
         for t in plan.tensors
     )
@@ -145,28 +145,23 @@ def from_plan(model: str, plan: Plan) -> Stored:
     )
 
 
-def _in_a_layer(tensor: TensorPlan) -> bool:
-    """Whether compute forms multiply by it differently."""
-    return tensor.spec.kind == "linear" and tensor.spec.layer is not None
-
-
-def _expected_packing(tensor: TensorPlan, form: Form, matrices: Mapping[str, str]) -> Packing | None:
+def _expected_packing(tensor: TensorPlan, form: Form, rounded: frozenset[str]) -> Packing | None:
     """How the exporter's graph will take a weight. The token table is never unpacked.
 
     Args:
         tensor: the weight.
         form: the graph's compute form.
-        matrices: matrices of layers → their encodings.
+        rounded: names of the matrices that the form multiplies in fewer bits.
     """
     spec = tensor.spec
     if spec.kind == "token":
         return None
     half = form in ("f16", "w4f16")
-    if spec.kind == "bias" and spec.name.removesuffix("bias") + "weight" in matrices:
+    if spec.kind == "bias" and spec.name.removesuffix("bias") + "weight" in rounded:
         return "dense16" if half else "dense"
     if spec.kind != "linear":
         return "dense"
-    reduced = spec.name in matrices
+    reduced = spec.name in rounded
     if form == "int8" and reduced:
         return "int8"
     if form == "f16" or tensor.encoding.name not in NBITS:

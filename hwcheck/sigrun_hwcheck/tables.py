@@ -63,6 +63,7 @@ def marks_used(of_place: Sequence[Row]) -> list[str]:
 
 def everything(variants: Sequence[Stored], of_place: Sequence[Row]) -> Table:
     """A line for each variant, tower and batch size."""
+    several = len({row.compute for row in of_place}) > 1  # one form alone stands above the table
     lines = []
     for _, group in groupby(of_place, key=lambda row: id(row.stored)):
         for i, (row, one) in enumerate((of_tower, b) for of_tower in group for b in of_tower.batches):
@@ -71,8 +72,8 @@ def everything(variants: Sequence[Stored], of_place: Sequence[Row]) -> Table:
                 (
                     label(variants, row.stored) if i == 0 else "",
                     row.tower,
-                    row.compute,
-                    size(row.disk_bytes),
+                    row.compute if several else "",
+                    "" if several else size(row.disk_bytes),
                     str(need.batch) if len(row.batches) > 1 else "",
                     size(need.bytes.best_bytes),
                     size(need.bytes.high_bytes),
@@ -91,10 +92,10 @@ def everything(variants: Sequence[Stored], of_place: Sequence[Row]) -> Table:
         "needs",
         "up to",
         "verdict",
-        "fit at once",
-        "most of it",
+        "at most",
+        "mostly",
     )
-    right = {"on disk", "batch", "needs", "up to", "fit at once"}
+    right = {"on disk", "batch", "needs", "up to", "at most"}
     columns = (*(Column(h, h in right) for h in headings), Column("items/s", right=True))
     return Table(columns, tuple(lines))
 

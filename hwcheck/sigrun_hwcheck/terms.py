@@ -1,17 +1,17 @@
-"""The terms that memory is made of, for one tower in one compute form.
+"""The terms that memory is made of, for one tower in one compute form, while it is loaded and while it runs.
 
 weights       arrays that the session computes with as they are: follows exactly from encodings and shapes
 packed        matrices once more, laid out for the kernels: dense ones, int8 ones, float32 made of float16
-unpacked      arrays that the session lays out anew, until it has
-rounding      int8 matrices on their way to the file from which the session takes them
-retained      what the C library does not give back of what was freed
-activations   what a running batch holds; grows with the batch up to the runtime's micro-batch
-workspace     one matrix as float32, the scratch in which MatMulNBits decodes; the arena takes several times that
-tokenizer     pieces of the vocabulary, in the file's metadata and in the text tower's tokenizer
-session       what a session costs besides
+unpacked      while it is loaded: arrays that the session lays out anew, until it has, and the one in work
+rounding      what making int8 matrices, or checking them, leaves behind
+retained      what the C library does not give back of small arrays that were freed
+activations   what a running batch takes; grows with the batch up to the runtime's micro-batch
+workspace     one matrix as float32, the scratch in which MatMulNBits decodes
+tokenizer     the vocabulary in the file's metadata, and what the first text or picture takes
+session       what a session and its layers cost besides
 runtime       Python and the libraries, once a process; on a card its context
 mapped        pages of files; the system takes them back at need, so no verdict counts them
-libraries     pages of libraries that are first needed when a tower runs, likewise
+libraries     pages of libraries that are first needed when a tower is loaded, and when it runs, likewise
 process       all of it, where it was measured as one
 """
 
@@ -41,14 +41,6 @@ TermName = Literal[
     "libraries",
     "process",
 ]
-_KEPT: tuple[TermName, ...] = ("weights", "packed", "session", "mapped", "tokenizer")
-LOADING: tuple[TermName, ...] = (*_KEPT, "unpacked", "rounding")
-WAITING: tuple[TermName, ...] = (*_KEPT, "activations", "workspace", "libraries")
-RUNNING: tuple[TermName, ...] = (*WAITING, "retained")
-
-VIEWED_DOUBT = 0.2
-"""A matrix that is a view of the file is copied, packed, and its copy freed: what stays of that, at most."""
-
 INT8_DOUBT = 0.15
 """Share of int8 matrices that may turn out to stay exact, where an export has not found out yet."""
 
@@ -63,6 +55,19 @@ class Term:
     reclaimable: bool = False
 
 
+@dataclass(frozen=True)
+class Terms:
+    """The terms of a tower but ``runtime``.
+
+    Attributes:
+        load: while it is loaded.
+        run: while it runs, and after that: a session keeps what it took.
+    """
+
+    load: list[Term]
+    run: list[Term]
+
+
 def terms(
     stored: Stored,
     tower: TowerName,
@@ -72,39 +77,54 @@ def terms(
     *,
     threads: int,
     cached: bool,
-) -> list[Term]:
-    """Every term of a tower but ``runtime``, whatever the phase; see :func:`sigrun_hwcheck.memory.need`."""
+) -> Terms:
+    """The terms of a tower in each phase; see :func:`sigrun_hwcheck.memory.need`."""
     shape = stored.architecture.tower(tower)
     assert shape is not None  # the caller asked for a tower that is there
     of = quantities(stored, tower, form)
     costs = known.forms[form]
     items = min(batch, micro_batch(of, known, form))
     moved = known.handover == "moved"
-    anew = 0 if moved else of.dense_owned + of.dense16
-    freed = 0 if moved else of.viewed
-    retained = costs.retained.of(anew) + Range(0, 0, round(freed * VIEWED_DOUBT))
     rounding = costs.reading if cached else costs.rounding
     in_work = 0 if moved else of.int8_largest * min(threads, _int8_count(stored, tower, form))
-    text = tower == "text"
     pieces = stored.architecture.text.vocabulary if stored.architecture.text is not None else 0
-    tokenizer = known.pieces.of(pieces) + (known.tokenizer.of(pieces) if text else Range.exactly(0))
-    pages = known.libraries.of(1) + known.mapped.of(1).at_most(stored.nbytes(tower))
-    if of.viewed and not moved:
-        pages = pages + Range(0, of.viewed, of.viewed)
-    activations = costs.attention.of(of.attention * items).or_more(costs.mlp.of(of.mlp * items))
-    found = [
+    vocabulary = known.pieces.of(pieces)
+    first = known.tokenizer if tower == "text" else known.pictures
+    pages = 0 if moved else of.dense - of.dense_owned  # views of the file, while they are laid out anew
+    positions = 0 if moved else of.viewed - pages
+    kept = [
         Term("weights", Range.exactly(of.used + (of.viewed if moved else 0)), "exact"),
         _packed(stored, of, known, form),
-        Term("unpacked", costs.unpacked.of(anew), costs.unpacked.source),
         Term("rounding", rounding.of(in_work), rounding.source),
-        Term("retained", retained, costs.retained.source),
-        Term("activations", activations, costs.attention.source),
-        Term("workspace", costs.workspace.of(of.scratch), costs.workspace.source),
-        Term("tokenizer", tokenizer, known.tokenizer.source),
         Term("session", known.session.of(1) + known.layer.of(shape.layers), known.session.source),
-        Term("libraries", known.kernels.of(1), known.kernels.source, reclaimable=True),
-        Term("mapped", pages, known.mapped.source, reclaimable=True),
     ]
+    load = [
+        *kept,
+        Term("tokenizer", vocabulary, known.pieces.source),
+        Term("libraries", known.libraries.of(1), known.libraries.source, reclaimable=True),
+        Term("mapped", Range.exactly(pages), "exact", reclaimable=True),
+    ]
+    # All arrays that are laid out anew are there until all are, and the one in work besides. In form int8 those in work
+    # last are int8 ones, read from their file into two pieces.
+    largest = 0 if moved else 2 * of.int8_largest or of.dense_largest
+    anew = 0 if moved else of.dense_owned + 2 * of.dense16 + largest
+    left = 0 if moved else of.dense_small + of.small16
+    load.append(Term("unpacked", Range(anew, anew, anew + 2 * largest), costs.retained.source))
+    run = [
+        *kept,
+        Term("retained", costs.retained.of(left), costs.retained.source),
+        Term("activations", costs.activations.of(of.activations * items), costs.activations.source),
+        Term("workspace", costs.workspace.of(of.scratch), costs.workspace.source),
+        Term("tokenizer", vocabulary + first.of(1), first.source),
+        Term(
+            "libraries", known.libraries.of(1) + known.kernels.of(1), known.kernels.source, reclaimable=True
+        ),
+        Term("mapped", Range(0, 0, positions), "exact", reclaimable=True),
+    ]
+    return Terms(_present(load), _present(run))
+
+
+def _present(found: Iterable[Term]) -> list[Term]:
     return [term for term in found if term.bytes.high_bytes]
 
 
@@ -113,9 +133,9 @@ def _packed(stored: Stored, of: Quantities, known: Constants, form: Form) -> Ter
         return Term("packed", Range.exactly(of.dense + of.dense16 + of.int8), "exact")
     costs = known.forms[form]
     # Of float16 the provider makes float32, and keeps that beside what is laid out of it.
-    converted = costs.converted.of(of.dense16) + costs.converted.of(of.used16)
-    certain = Range.exactly(of.dense + 2 * of.dense16 + of.int8)
-    source: Source = "exact" if not of.used16 and not of.dense16 else costs.converted.source
+    converted = costs.converted.of(of.used16)
+    certain = Range.exactly(of.dense + 2 * of.dense16 + of.int8 + of.minima)
+    source: Source = "exact" if not of.used16 else costs.converted.source
     if of.int8 and not stored.int8_known:
         # Exact ones are taken as nbits or float32: up to four bytes a weight for one.
         doubt = Range(0, 0, round(INT8_DOUBT * 3 * of.int8))

@@ -2,7 +2,7 @@
 
 from sigrun_recipes.architecture import TOWERS, Architecture, ImageTower, TensorSpec, TextTower, TowerName
 from sigrun_recipes.encodings import ENCODINGS, Encoding
-from sigrun_recipes.models import KnownModel, default_model, known
+from sigrun_recipes.models import KnownModel, Reference, ZeroShot, default_model, known
 from sigrun_recipes.plan import Plan, TensorPlan, plan
 from sigrun_recipes.recipe import Gate, Recipe, RecipeFileError, load, load_file, names
 
@@ -17,10 +17,12 @@ __all__ = [
     "Plan",
     "Recipe",
     "RecipeFileError",
+    "Reference",
     "TensorPlan",
     "TensorSpec",
     "TextTower",
     "TowerName",
+    "ZeroShot",
     "default_model",
     "known",
     "load",

@@ -13,6 +13,9 @@ from sigrun_recipes.recipe import Recipe, RecipeFileError
 MLP_MULTIPLE = 256
 
 
+HEAD_IN_INT8 = frozenset({"v.head.attn_k.weight", "v.head.attn_v.weight"})
+
+
 @dataclass(frozen=True)
 class TensorPlan:
     """How one tensor is stored.
@@ -65,6 +68,18 @@ class Plan:
     def bits_per_weight(self, tower: TowerName) -> float:
         """True bits per weight of one tower: its bytes over the weights of the checkpoint, padding not counted."""
         return 8 * self.nbytes(tower) / self.source.parameters(tower)
+
+    def rounded(self, tower: TowerName, form: str) -> frozenset[str]:
+        """Names of the matrices that a compute form multiplies in fewer bits than float32.
+
+        Those of a tower's layers; in form ``int8`` also the pooling head's keys and values, which all tokens meet.
+        """
+        head = HEAD_IN_INT8 if form == "int8" else frozenset()
+        return frozenset(
+            t.spec.name
+            for t in self.of(tower)
+            if t.spec.kind == "linear" and (t.spec.layer is not None or t.spec.name in head)
+        )
 
     def substitutions(self) -> tuple[TensorPlan, ...]:
         """Tensors that did not get the encoding the recipe asked for."""

@@ -1,7 +1,7 @@
 """Linear layers in each compute form.
 
 ====== ================================================ ============================
-form   the layers' matrices                             what is multiplied by them
+form   the matrices that it rounds                      what is multiplied by them
 ====== ================================================ ============================
 exact  the stored numbers                               float32
 int8   rounded to int8                                  rounded to uint8
@@ -9,8 +9,8 @@ f16    the stored numbers, dense float16                float16
 w4f16  the stored numbers packed, with float16 scales   float16
 ====== ================================================ ============================
 
-Patches, pooling head and text head cost little and stay float32 in every form, and so does a layer's matrix that is
-asked to.
+Those are the matrices of the layers (:meth:`sigrun_recipes.Plan.rounded`). Patches, pooling head and text head cost
+little and stay float32, but for the head's keys and values in ``int8``; so does a matrix that is asked to.
 
 Dense weights go to ``Gemm``. Quantized ones stay packed in ``exact`` and ``w4f16``: each block's scale, and for Q4_K
 its minimum as a float zero point, map onto ``MatMulNBits`` without loss (see :mod:`sigrun.nbits`). Q5_K's minima meet
@@ -31,14 +31,13 @@ HALF_FORMS: tuple[Form, ...] = ("f16", "w4f16")
 
 
 def linear(
-    graph: GraphBuilder, x: Value, weight: TensorPlan, bias: TensorPlan, form: Form, *, exact: bool = False
+    graph: GraphBuilder, x: Value, weight: TensorPlan, bias: TensorPlan, form: Form, *, reduced: bool
 ) -> Value:
     """x [n, K] times weight [N, K] transposed, plus bias [N] → [n, N].
 
-    The result is float16 where the product is, else float32. With ``exact`` a layer's matrix is multiplied in float32
+    The result is float16 where the product is, else float32. Unless ``reduced`` the matrix is multiplied in float32
     whatever the form.
     """
-    reduced = weight.spec.layer is not None and not exact
     if form == "int8" and reduced:
         return _int8(graph, x, weight, bias)
     real: Real = "float16" if form in HALF_FORMS and reduced else "float32"

@@ -50,10 +50,10 @@ def build(
         plan: the export.
         tower: ``image`` or ``text``.
         form: the compute form.
-        exact: names of the layers' matrices that are multiplied in float32 whatever the form.
+        exact: names of matrices that are multiplied in float32 though the form would round them.
 
     Raises:
-        ValueError: the model has no such tower, or ``exact`` names what is no matrix of its layers.
+        ValueError: the model has no such tower, or ``exact`` names what the form does not round.
     """
     parts = tower_parts(plan, tower, form, GraphBuilder(f"siglip_{tower}"), exact=exact)
     x = parts.stem()
@@ -71,21 +71,16 @@ def tower_parts(
     Raises:
         ValueError: as for :func:`build`.
     """
-    if unknown := exact - matrices(plan, tower):
-        raise ValueError(f"no matrices of the {tower} tower's layers: {', '.join(sorted(unknown))}")
+    if unknown := exact - plan.rounded(tower, form):
+        raise ValueError(
+            f"no matrices of the {tower} tower that form {form} rounds: {', '.join(sorted(unknown))}"
+        )
     architecture = plan.architecture
     if tower == "image" and architecture.image is not None:
         return ImageParts(plan, architecture.image, form, graph, exact)
     if tower == "text" and architecture.text is not None:
         return TextParts(plan, architecture.text, form, graph, exact)
     raise ValueError(f"the model has no {tower} tower")
-
-
-def matrices(plan: Plan, tower: TowerName) -> frozenset[str]:
-    """Names of the matrices of a tower's layers: what the compute forms multiply differently."""
-    return frozenset(
-        t.spec.name for t in plan.of(tower) if t.spec.kind == "linear" and t.spec.layer is not None
-    )
 
 
 class TowerParts(ABC):
@@ -110,7 +105,7 @@ class TowerParts(ABC):
         self.plans = {t.spec.name: t for t in plan.of(name)}
         self.tower = tower
         self.form = form
-        self.exact = exact
+        self.reduced = plan.rounded(name, form) - exact
         self.observed: dict[str, Value] = {}  # matrix of a linear layer → the rows it is multiplied with
 
     @property
@@ -142,7 +137,7 @@ class TowerParts(ABC):
     def linear(self, x: Value, prefix: str) -> Value:
         self.observed[f"{prefix}.weight"] = x
         weight, bias = self.plans[f"{prefix}.weight"], self.plans[f"{prefix}.bias"]
-        return linear(self.graph, x, weight, bias, self.form, exact=weight.spec.name in self.exact)
+        return linear(self.graph, x, weight, bias, self.form, reduced=weight.spec.name in self.reduced)
 
     def norm(self, x: Value, prefix: str) -> Value:
         return self.graph.node(

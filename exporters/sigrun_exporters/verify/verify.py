@@ -30,7 +30,7 @@ from sigrun.verification import (
     Verification,
 )
 from sigrun_exporters.checkpoint import Checkpoint
-from sigrun_exporters.graph import FORMS, Form, Graph, Graphs, build, matrices, with_barriers
+from sigrun_exporters.graph import FORMS, Form, Graph, Graphs, build, with_barriers
 from sigrun_exporters.half_range import HalfRange
 from sigrun_exporters.int8_choice import Sensitivity, choose
 from sigrun_exporters.reference import Reference
@@ -110,7 +110,7 @@ def prove(path: Path, checkpoint: Checkpoint, plan: Plan, seen: Inputs) -> Proof
     """
     with Artifact.open(path) as artifact:
         prepared_alike(artifact, checkpoint)
-        names = frozenset[str]().union(*(matrices(plan, tower) for tower in artifact.towers))
+        names = frozenset[str]().union(*(plan.rounded(tower, "int8") for tower in artifact.towers))
         sensitivity, halves = Sensitivity(artifact, names), HalfRange(artifact, names)
 
         times: Counter[str] = Counter()
@@ -130,7 +130,7 @@ def prove(path: Path, checkpoint: Checkpoint, plan: Plan, seen: Inputs) -> Proof
         with Progress(f"verifying {plan.recipe.name}", runs, "runs") as bar:
             for name, tower in towers.items():
                 run = _Runner(artifact, name, seen, bar)
-                beyond = halves.beyond() & matrices(plan, name)
+                beyond = halves.beyond() & plan.rounded(name, "f16")
                 other = next((t.expected for n, t in towers.items() if n != name), None)
                 everything = list(range(len(tower.expected)))
                 embedded = run.embed("exact", None, [*everything, GOLDEN])
@@ -144,7 +144,7 @@ def prove(path: Path, checkpoint: Checkpoint, plan: Plan, seen: Inputs) -> Proof
                     rounded[left] = run.embed("int8", graph, everything)  # noqa: B023
                     return _int8_error(rounded[left], exact, other, checkpoint.scoring)  # noqa: B023
 
-                ranking = [entry for entry in sensitivity.ranking() if entry[0] in matrices(plan, name)]
+                ranking = [entry for entry in sensitivity.ranking() if entry[0] in plan.rounded(name, "int8")]
                 limit = INT8_COSINE if other is None or checkpoint.scoring is None else INT8_LOGITS
                 choices[name] = choose(ranking, error, limit)
                 left = frozenset(choices[name].exact)

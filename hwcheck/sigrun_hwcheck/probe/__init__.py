@@ -36,7 +36,7 @@ def read_machine(sources: Sources | None = None, *, try_providers: bool = False)
     npus = npu.read(sources.root, sources.system, architecture)
     installed = runtime.installed(sources.package_version, sources.platform)
     if try_providers:
-        installed, more = runtime.tried(installed)
+        installed, more = runtime.tried(installed, sources.try_provider)
         npus += tuple(one for one in more if one.name not in {known.name for known in npus})
     return Machine(
         system=sources.system or "unknown",

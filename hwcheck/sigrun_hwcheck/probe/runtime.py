@@ -30,6 +30,9 @@ CORES = (
 )
 """Packages that each bring the module ``onnxruntime``; two of them overwrite each other's files."""
 
+QUOTED = re.compile(r"(['\"])(?:[A-Za-z]:)?[\\/][^'\"\n]*?([^'\"\\/\n]*)\1")
+"""A path in quotation marks, which may have blanks in it."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -146,6 +149,7 @@ def without_paths(words: str) -> str:
     home = str(Path.home()) if "HOME" in os.environ or "USERPROFILE" in os.environ else ""
     if len(home) > 1:
         words = words.replace(home, "")
+    words = QUOTED.sub(r"\1\2\1", words)
     return re.sub(r"(?:[A-Za-z]:)?[\\/](?:[^\s\\/:'\"]+[\\/])+", "", words)
 
 

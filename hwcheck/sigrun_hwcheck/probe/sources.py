@@ -36,6 +36,7 @@ class Sources:
         cache: the folder of prepared weights, if that is to be looked at too (asking the runtime for it loads NumPy).
         package_version: the version of an installed Python package; ``None`` if it is not installed.
         platform: what ``sys.platform`` says.
+        try_provider: runs a provider of ONNX Runtime in a process of its own.
     """
 
     root: Path = Path("/")
@@ -56,3 +57,4 @@ class Sources:
     cache: Path | None = None
     package_version: Callable[[str], str | None] = runtime.package_version
     platform: str = sys.platform
+    try_provider: Callable[[str], runtime.Answer] = runtime.run_child
