@@ -2,7 +2,7 @@
 
 In a Markdown file, the code block after ``<!-- help: sigrun classify -->`` holds what ``sigrun classify --help``
 prints, and the lines between ``<!-- rows: f32; q4_k_m -->`` and ``<!-- end -->`` those rows of the first table in
-BENCHMARKS.md. Run without arguments to paste, with ``--check`` to fail where a block is not current.
+BENCHMARKS.md that has them all. Run without arguments to paste, with ``--check`` to fail where a block is not current.
 """
 
 from __future__ import annotations
@@ -41,15 +41,16 @@ def help_of(command: str) -> str:
 
 
 def rows_of(names: str) -> str:
-    """The heading and the named rows of the first table in BENCHMARKS.md."""
+    """The heading and the named rows of the first table in BENCHMARKS.md that has them all."""
+    wanted = [name.strip() for name in names.split(";")]
     lines = (ROOT / "BENCHMARKS.md").read_text("utf-8").splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("|---"))
-    table = itertools.takewhile(lambda line: line.startswith("| "), lines[first + 1 :])
-    by_name = {line.split("|")[1].strip(): line for line in table}
-    return (
-        "\n".join([lines[first - 1], lines[first], *(by_name[name.strip()] for name in names.split(";"))])
-        + "\n"
-    )
+    for first in (i for i, line in enumerate(lines) if line.startswith("|---")):
+        table = itertools.takewhile(lambda line: line.startswith("| "), lines[first + 1 :])
+        by_name = {line.split("|")[1].strip(): line for line in table}
+        if by_name.keys() >= set(wanted):
+            rows = [lines[first - 1], lines[first], *(by_name[name] for name in wanted)]
+            return "\n".join(rows) + "\n"
+    raise ValueError(f"no table in BENCHMARKS.md has all of these rows: {names}")
 
 
 def pasted(text: str) -> str:

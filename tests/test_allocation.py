@@ -8,11 +8,15 @@ import sys
 
 import pytest
 
+from sigrun import allocation
+
 CODE = """
 import sys
 import numpy as np
-from sigrun.allocation import give_back_large
-print(give_back_large() if sys.argv[1] == "held" else None)
+import contextlib
+from sigrun.allocation import large_go_back
+held = contextlib.ExitStack()
+print(held.enter_context(large_go_back()) if sys.argv[1] == "held" else None)
 def resident():
     return int(next(l for l in open("/proc/self/status") if l.startswith("VmRSS")).split()[1])
 np.zeros(30 << 20, np.uint8).fill(1)  # raises glibc's own mark
@@ -52,6 +56,14 @@ def test_large_pieces_go_back() -> None:
     said, size = grown("held")
     assert said == "True"
     assert size < 6_000
+
+
+def test_of_several_loads_at_a_time_the_last_one_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    marks: list[int] = []
+    monkeypatch.setattr(allocation, "_mark", lambda nbytes: bool(marks.append(nbytes)))
+    with allocation.large_go_back(), allocation.large_go_back():
+        pass
+    assert marks == [allocation.LOADING, allocation.LOADING, allocation.RUNNING]
 
 
 def test_without_it_they_stay() -> None:

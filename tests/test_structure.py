@@ -38,7 +38,17 @@ MAY_IMPORT = {
 }
 EXTRAS = {"sigrun/serve": {"starlette", "uvicorn", "h11"}}
 """Folders of a package that may import what an extra brings."""
-HEAVY = ("starlette", "uvicorn", "torch", "transformers", "onnx", "gguf", "huggingface_hub", "psutil", "pynvml")
+HEAVY = (
+    "starlette",
+    "uvicorn",
+    "torch",
+    "transformers",
+    "onnx",
+    "gguf",
+    "huggingface_hub",
+    "psutil",
+    "pynvml",
+)
 
 
 def imported(path: Path) -> set[str]:

@@ -126,7 +126,9 @@ def from_plan(model: str, plan: Plan) -> Stored:
             encoding=t.encoding.name,
             shape=t.spec.shape,
             nbytes=t.nbytes,
-            packings={form: packing for form in FORMS if (packing := _expected_packing(t, form, rounded[form]))},
+            packings={
+                form: packing for form in FORMS if (packing := _expected_packing(t, form, rounded[form]))
+            },
         )
         for t in plan.tensors
     )

@@ -114,7 +114,9 @@ def runs(count: int, weights: int) -> Iterator[slice]:
 
 def _decode_blocks(encoding: str, blocks: Bytes, out: Floats) -> None:
     """Decode uint8 [blocks, size] into ``out``, float32 [blocks, weights]."""
-    with np.errstate(over="ignore", invalid="ignore"):  # scales that are no numbers show in the towers' results
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # scales that are no numbers show in the towers' results
         for part in runs(blocks.shape[0], BLOCKS[encoding].weights):
             _DECODE[encoding](blocks[part], out[part])
 

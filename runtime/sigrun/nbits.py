@@ -148,7 +148,9 @@ def to_nbits(encoding: str, data: Bytes, rows: int, columns: int) -> NBits:
     # The same memory by blocks: [blocks, bytes], [blocks, sub-blocks].
     arrays: tuple[Bytes | Floats, ...] = (q, scales) if third is None else (q, scales, third)
     flat = [a.reshape(blocks.shape[0], a.size // max(1, blocks.shape[0])) for a in arrays]
-    with np.errstate(over="ignore", invalid="ignore"):  # scales that are no numbers show in the towers' results
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # scales that are no numbers show in the towers' results
         for part in runs(blocks.shape[0], per_block):
             _FILL[encoding](blocks[part], *(a[part] for a in flat))
     if offset == "zeros":

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sigrun.allocation import give_back_large
+from sigrun.allocation import large_go_back
 from sigrun.artifact import Artifact
 from sigrun.errors import ArtifactError, ProviderError
 from sigrun.forking import keep_for_ever, watch
@@ -83,9 +83,28 @@ class TowerSession:
         self._process = os.getpid()
         self._where = artifact.path
         self._attach(session_options(threads))  # first: without it there is nothing to unpack for
-        give_back_large()
         if graph is None:
             graph = artifact.graph(tower, form), artifact.manifest.graphs[tower][form].weights
+        with large_go_back():
+            self._load(artifact, graph, threads, optimised, cache)
+        self.width, self.tokens = self._check_shapes()
+        self._input: str = self._session.get_inputs()[0].name
+        artifact.release()
+        watch(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: of no use any more, and not to be destroyed."""
+        keep_for_ever(self)
+
+    def _load(
+        self,
+        artifact: Artifact,
+        graph: tuple[bytes, Mapping[str, Packing]],
+        threads: int,
+        optimised: bool,
+        cache: Path | None,
+    ) -> None:
+        """Unpack the weights and make the session."""
         model, weights = graph
         matrices = _matrices(artifact, model, weights, threads)
         prepared = prepare(matrices, cache) if matrices is not None else None
@@ -100,14 +119,6 @@ class TowerSession:
                 raise
             # Another process may have dropped the folder from the cache before it was opened.
             self._create(model, threads, arrays, prepare(matrices, None), optimised)
-        self.width, self.tokens = self._check_shapes()
-        self._input: str = self._session.get_inputs()[0].name
-        artifact.release()
-        watch(self)
-
-    def after_fork(self) -> None:
-        """In a forked child: of no use any more, and not to be destroyed."""
-        keep_for_ever(self)
 
     def _create(
         self,
