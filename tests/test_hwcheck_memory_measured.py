@@ -109,7 +109,9 @@ def test_forms_hold_what_their_names_say(variant: str, tower: str) -> None:
     int8, f16, exact, w4f16 = (quantities(stored, name, form) for form in ("int8", "f16", "exact", "w4f16"))
     assert 400e6 < int8.int8 < 450e6
     head = 2 * SO400M.tower(name).width ** 2 if tower == "image" else 0  # type: ignore[union-attr]
-    assert f16.dense16 == 2 * (int8.int8 - head)  # the pooling head's keys and values are rounded in int8 alone
+    assert f16.dense16 == 2 * (
+        int8.int8 - head
+    )  # the pooling head's keys and values are rounded in int8 alone
     assert w4f16.used + w4f16.dense + w4f16.dense16 <= exact.used + exact.dense
     assert exact.dense16 == exact.int8 == 0
 
