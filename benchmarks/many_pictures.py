@@ -141,7 +141,7 @@ def markdown(found: Mapping[str, Mapping[str, float]], count: int, nbytes: float
                 ],
             ),
             "The model is small, so nearly all of the time is decoding, which has threads of its own beside the "
-            "computing: one for two CPUs, at most two. `fast` lets the JPEG decoder give smaller pictures. The files "
+            "computing: one for each CPU, at most four. `fast` lets the JPEG decoder give smaller pictures. The files "
             "are in the page cache.",
         ]
     )

@@ -26,7 +26,7 @@ from sigrun.pixels import Preprocessing, to_pixels
 
 EMBEDDING: Final = "image_embeds"
 FEATURES: Final = "last_hidden_state"  # after the last layer norm, as transformers has it
-_MOST_DECODERS: Final = 2
+_MOST_DECODERS: Final = 4
 _ROWS_HELD: Final = (
     32  # beyond a micro-batch: rows that failed and wait behind one that is yet to be computed
 )
@@ -64,8 +64,11 @@ class Eyes:
 
 
 def decoders(cpus: int) -> int:
-    """Threads that decode beside the computing: none on a single CPU, where they would only take turns with it."""
-    return min(_MOST_DECODERS, cpus // 2)
+    """Threads that decode beside the computing: none on a single CPU, where they would only take turns with it.
+
+    One for each CPU, because with a small model decoding is all there is; with a large one they mostly wait.
+    """
+    return 0 if cpus == 1 else min(_MOST_DECODERS, cpus)
 
 
 def collect(
