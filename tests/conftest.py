@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,10 @@ from sigrun_recipes import Recipe, load
 from tests import checkpoints
 
 os.environ["SIGRUN_CACHE"] = "off"  # no test, nor a process that one starts, touches the user's cache
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background by a shell, whose children would not hear the interrupts that tests send them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 UNVERIFIED = Settings(verify=False)
 """For tests of something else than the verification."""

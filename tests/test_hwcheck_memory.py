@@ -86,7 +86,7 @@ def test_activations_are_those_of_the_graph() -> None:
 
 
 def test_large_pieces_are_the_runtimes() -> None:
-    assert LARGE_BYTES == sigrun.allocation.LARGE
+    assert LARGE_BYTES == sigrun.allocation.LOADING
     image = quantities(VARIANTS["f16"], "image", "exact")
     assert image.dense_small == 4 * 1152 * 3 * 14**2  # patches; all other matrices are larger as float32
     assert image.dense_largest == 4 * 1152 * 4304

@@ -247,9 +247,11 @@ def test_documents_are_ranked(api: Client, model: Siglip) -> None:
                                      "return_documents": True})  # fmt: skip
     expected = model.classify(DEMO / "owl.png", labels)
     rows = answer.json["results"]
-    assert [(row["document"]["text"], row["relevance_score"]) for row in rows] == [
-        (score.label, score.probability) for score in expected
-    ]
+    assert [row["document"]["text"] for row in rows] == [score.label for score in expected]
+    # The product of another shape sums in another order.
+    assert [row["relevance_score"] for row in rows] == pytest.approx(
+        [score.probability for score in expected], rel=1e-5
+    )
     assert [labels[row["index"]] for row in rows] == [score.label for score in expected]
     documents = [{"image": uri(picture(name))} for name in NAMES]
     best = api.post("/v1/rerank", {"query": "a pizza", "documents": documents, "top_n": 1}).json["results"]

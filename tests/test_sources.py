@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from sigrun import ArtifactError, CheckpointError, Siglip
+from sigrun import ArtifactError, CheckpointError, Siglip, SpaceError
 from sigrun.artifact import Artifact
 from sigrun_exporters.checkpoint import open_checkpoint, timm_towers
 from sigrun_exporters.export import export
@@ -306,7 +306,7 @@ def test_labels_of_another_model_do_not_help_it(
         Siglip.load(to_f32(written["openclip"], tmp_path)) as other,
     ):
         labels = other.label_set(["a", "b"])
-        with pytest.raises(ArtifactError, match="no text tower"):
+        with pytest.raises(SpaceError, match="two embedding spaces"):
             model.score(model.embed_images([Image.new("RGB", (9, 9))]), labels)
 
 

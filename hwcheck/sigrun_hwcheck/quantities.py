@@ -13,7 +13,7 @@ VIEWED_BYTES = 1 << 20
 """Larger f32 weights are views of the file, not copies (``sigrun.artifact.COPIED_BYTES``)."""
 
 LARGE_BYTES = 4 << 20
-"""Smaller pieces stay with the C library when they are freed (``sigrun.allocation.LARGE``)."""
+"""Smaller pieces stay with the C library when they are freed (``sigrun.allocation.LOADING``)."""
 
 MINIMA = "q5_k"
 """The encoding whose graphs multiply by its minima in a product of their own (``sigrun.nbits``)."""

@@ -10,7 +10,7 @@ their own at each product (``MatMulNBits``), and taking that from the system ane
 text in form exact.
 
 Smaller pieces, which the matrices of smaller models are, stay in the heaps: :func:`give_back_freed` asks for them back
-when a tower is unloaded.
+once a tower is loaded, and when it is unloaded.
 
 The mark is one of the whole process. A user who set it through glibc's environment variables keeps it.
 """
@@ -48,6 +48,7 @@ def large_go_back() -> Iterator[bool]:
         with _lock:
             _loads -= 1
             if not _loads:
+                give_back_freed()
                 _mark(RUNNING)
 
 
