@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from sigrun.bulk.parts import Part
 from sigrun.errors import OutputError
+from sigrun.locks import lock
 from sigrun.output import PARTIAL, finished
 
 FORMAT = 1
@@ -166,7 +166,7 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         with (folder / LOCK).open("a+b") as file:
             try:
-                _lock(file)
+                lock(file)
             except (BlockingIOError, PermissionError) as error:
                 raise OutputError(
                     f"{folder}: another process is writing there", hint="let it finish"
@@ -178,17 +178,3 @@ def _locked(folder: Path) -> Iterator[None]:
     finally:
         if held and (folder / MANIFEST).exists():
             (folder / LOCK).unlink(missing_ok=True)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(file: BinaryIO) -> None:
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(file: BinaryIO) -> None:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sigrun.errors import OutputError
+from sigrun.locks import lock
 
 SUFFIX = ".partial"
 FORMAT = 1
@@ -243,23 +243,9 @@ def _locked(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder; the lock goes with the process, however that ends."""
     with (folder / LOCK).open("a+b") as file:
         try:
-            _lock(file)
+            lock(file)
         except (BlockingIOError, PermissionError) as error:
             raise OutputError(f"{folder}: another process is writing there", hint="let it finish") from error
         except OSError:  # a network folder without locks
             pass
         yield
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(file: BinaryIO) -> None:
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(file: BinaryIO) -> None:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from sigrun.errors import OutputError
+from sigrun.locks import lock
 
 FILE = "lock"
+UNREAD = 1 << 30  # beyond the text: what is locked cannot be read on Windows
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def locked(folder: Path, name: str = FILE, what: str = "this index") -> Iterator
     path = folder / name
     with path.open("r+b" if path.exists() else "w+b", buffering=0) as file:
         try:
-            _lock(file)
+            lock(file, UNREAD)
         except (BlockingIOError, PermissionError) as error:
             raise OutputError(
                 f"{folder}: another process{_owner(file)} is writing to {what}",
@@ -55,18 +56,3 @@ def _owner(file: BinaryIO) -> str:
         if said.isprintable() and said:
             return f" ({said})"
     return ""
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(file: BinaryIO) -> None:
-        file.seek(1 << 30)  # a byte beyond the text: what is locked cannot be read
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        file.seek(0)
-
-else:
-    import fcntl
-
-    def _lock(file: BinaryIO) -> None:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import os
-import sys
 from pathlib import Path
+
+from sigrun.allocation import give_back_freed
 
 
 def resident_bytes() -> int | None:
@@ -22,6 +21,4 @@ def resident_bytes() -> int | None:
 def give_back() -> None:
     """Ask the allocator to return what it holds for nobody; glibc otherwise keeps it."""
     gc.collect()
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
+    give_back_freed()
