@@ -24,7 +24,7 @@ REFERENCE_CONSTRAINTS := .ci/constraints-reference.txt
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-reference lint format export export-q4 verify hwcheck serve bench clean
+.PHONY: help setup demo test test-reference test-bulk test-app test-hosts lint format export export-q4 verify hwcheck serve bench clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [MODEL=... VARIANT=... OUT=... FORCE=1]"
@@ -68,6 +68,10 @@ test: $(VENV)/.installed-test  ## run the tests (no torch, no network once insta
 test-reference: $(REFERENCE)/.installed  ## compare live with torch, transformers, optimum, gguf and ggml (installs torch)
 	$(REFERENCE)/bin/python -m pytest -m reference $(ARGS)
 
+test-hosts: $(VENV)/.installed-test  ## compare the programs for Node, browser and C++ with the runtime (needs npm; skips what the machine lacks)
+	@if command -v npm > /dev/null; then cd examples/hosts && npm ci --silent --no-audit --no-fund; else echo "npm is missing: hosts in JavaScript are skipped"; fi
+	$(BIN)/python -m pytest -m hosts $(ARGS)
+
 lint: $(VENV)/.installed-dev  ## check style, types and that what is pasted into the docs is current
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -98,4 +102,4 @@ bench: $(REFERENCE)/.installed  ## measure accuracy, quantizers, and a synthetic
 	$(REFERENCE)/bin/python -m benchmarks.report
 
 clean:  ## remove environments, caches and built files; models stay
-	rm -rf $(VENV) $(REFERENCE) .venv-openvino dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(REFERENCE) .venv-openvino dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/hosts/node_modules examples/hosts/cpp/build

@@ -1,0 +1,41 @@
+#!/usr/bin/env node
+/** Serves the page and a folder of ONNX files to this machine: node serve.mjs MODEL.onnx/ [PORT] */
+
+import { createReadStream, statSync } from "node:fs";
+import { createServer } from "node:http";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+
+const [model, port = "8080"] = process.argv.slice(2);
+const hosts = fileURLToPath(new URL("..", import.meta.url));
+const TYPES = {
+  ".css": "text/css",
+  ".html": "text/html; charset=utf-8",
+  ".json": "application/json",
+  ".mjs": "text/javascript",
+  ".wasm": "application/wasm",
+};
+const HEADERS = {
+  "Content-Security-Policy":
+    "default-src 'self'; img-src 'self' blob: data:; worker-src 'self' blob:; " +
+    "script-src 'self' blob: 'unsafe-inline' 'wasm-unsafe-eval'",
+  // Both are what a browser asks for before it lets a page's threads share memory.
+  "Cross-Origin-Opener-Policy": "same-origin",
+  "Cross-Origin-Embedder-Policy": "require-corp",
+};
+
+/** The file that is asked for; a URL's path has no ".." left in it. */
+function fileOf(url) {
+  const asked = URL.canParse(url, "http://localhost") ? new URL(url, "http://localhost").pathname : "/";
+  if (asked.startsWith("/model/")) return path.join(model, asked.slice("/model/".length));
+  return path.join(hosts, asked === "/" ? "browser/index.html" : asked);
+}
+
+const server = createServer((request, response) => {
+  const file = fileOf(request.url);
+  const found = statSync(file, { throwIfNoEntry: false })?.isFile();
+  const type = TYPES[path.extname(file)] ?? "application/octet-stream";
+  response.writeHead(found ? 200 : 404, { ...HEADERS, "Content-Type": type });
+  found ? createReadStream(file).pipe(response) : response.end();
+});
+server.listen(Number(port), "127.0.0.1", () => console.log(`http://127.0.0.1:${server.address().port}/`));
