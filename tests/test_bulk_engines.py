@@ -17,7 +17,7 @@ from tests.bulk_data import picture
 
 pa = pytest.importorskip("pyarrow")
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the engines' own
+pytestmark = [pytest.mark.bulk, pytest.mark.filterwarnings("ignore")]  # the engines' own
 
 PICTURES = [*map(picture, range(5)), b"broken"]
 

@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from sigrun.calibrate import Calibration
     from sigrun.embeddings import EmbeddedPicture, Embeddings
+    from sigrun.engine import Engine
     from sigrun.errors import (
         ArtifactError,
         CheckpointError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         TextError,
         VerificationError,
     )
+    from sigrun.jobs import Job
     from sigrun.labels import LabelSet
     from sigrun.model import Info, Siglip
     from sigrun.scores import Score, Scoring
@@ -40,7 +42,9 @@ __all__ = [
     "CheckpointError",
     "EmbeddedPicture",
     "Embeddings",
+    "Engine",
     "Info",
+    "Job",
     "LabelSet",
     "OutputError",
     "PictureError",
@@ -62,7 +66,9 @@ _MODULES = {
     "Calibration": "calibrate",
     "EmbeddedPicture": "embeddings",
     "Embeddings": "embeddings",
+    "Engine": "engine",
     "Info": "model",
+    "Job": "jobs",
     "LabelSet": "labels",
     "Score": "scores",
     "Scoring": "scores",
