@@ -189,6 +189,63 @@ def test_files_that_cannot_be_written(
     assert [path.name for path in tmp_path.iterdir()] == ["there.json"]
 
 
+def test_what_is_said_of_a_file_that_is_there_can_be_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The hint names --force, and --force there is: of the check as of the doctor."""
+    target = tmp_path / "m.json"
+    for arguments in (["--save-machine", str(target)], ["doctor", "--quick", "-o", str(target)]):
+        target.write_text("mine", "utf-8")
+        assert "--force" in refused(arguments, capsys)
+        assert run([*arguments, "--force"], capsys)[0] == 0
+        assert json.loads(target.read_text("utf-8"))
+    assert "--save-machine" in refused(["--force"], capsys)
+    assert "--save-machine" in refused(["--measure", "x.gguf", "--save-machine", "y.json"], capsys)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no endless file")
+def test_a_machine_file_without_end(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "too large" in refused(["--machine", "/dev/zero"], capsys)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_machine_files_as_shells_write_them(
+    encoding: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PowerShell's ``>`` writes UTF-16."""
+    file = tmp_path / "m.json"
+    file.write_text(json.dumps(MACHINE), encoding)
+    assert run(["--machine", str(file)], capsys)[0] == 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["--all"], ["--explain"], ["--markdown"]])
+def test_a_stranger_s_machine_file_gives_the_terminal_no_commands(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = json.loads((MACHINES / "desktop_8gb_card.json").read_text("utf-8"))
+    evil = "\x1b[2J\x07\u202ered\x9b31m"
+    data["cpu"]["name"] = data["gpus"][0]["detail"] = data["gpus"][0]["cards"][0]["name"] = evil
+    file = tmp_path / "m.json"
+    file.write_text(json.dumps(data), "utf-8")
+    code, out, said = run(["--machine", str(file), *arguments], capsys)
+    assert (code, said) == (0, "")
+    assert all(c.isprintable() or c == "\n" for c in out)
+
+
+def test_what_a_machine_file_leaves_open_is_said_to_be_unknown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = json.loads(json.dumps(MACHINE))
+    data["ram"] |= {"limit_bytes": 4 << 30, "limit_free_bytes": 3 << 30, "limit_source": None}
+    data["disks"] = [{"purpose": "output", "total_bytes": None, "free_bytes": None, "problem": None}]
+    file = tmp_path / "m.json"
+    file.write_text(json.dumps(data), "utf-8")
+    code, out, _ = run(["--machine", str(file)], capsys)
+    assert code == 0
+    assert "None" not in out
+    assert "free space unknown: not told" in out
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc and /sys are Linux's")
 def test_nothing_of_proc_and_sys_may_be_read(tmp_path: Path) -> None:
     """What cannot be opened is unknown, and said to be; a folder in a file's place fails even for root."""

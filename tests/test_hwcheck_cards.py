@@ -67,7 +67,7 @@ def test_figures_are_sane(card: CardModel) -> None:
     assert all(1 <= gib <= 512 for gib in card.memory_gib)
     assert len(card.memory_gib) == 1 or card.unified
     assert card.bandwidth is None or 20 <= card.bandwidth <= 8000
-    assert card.float16 is None or 0.4 <= card.float16 <= 2500
+    assert card.float16 is None or 0.2 <= card.float16 <= 2500
     if card.float16 and card.int8:  # twice the rate, or four times where float32 sums cost half of it
         assert min(abs(card.int8 / card.float16 / ratio - 1) for ratio in (1, 2, 4)) < 0.02
     assert (card.compute_capability is None) == (card.vendor != "nvidia")
@@ -80,9 +80,11 @@ def test_figures_are_sane(card: CardModel) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family[0].series)
 def test_families_go_from_slow_to_fast(family: list[CardModel]) -> None:
+    if "laptops" in family[0].series:
+        return
     rates = [card.float16 for card in family if card.float16 is not None]
     assert rates == sorted(rates)
-    if family[0].vendor == "nvidia" and "GeForce" in family[0].series:
+    if family[0].vendor == "nvidia" and "GeForce" in family[0].series:  # laptops are left out above
         moved = [
             card.bandwidth for card in family if card.bandwidth is not None and "GTX 16" not in card.series
         ]
@@ -105,7 +107,7 @@ def test_the_file_has_no_field_that_nobody_reads() -> None:
     families = {"series", "vendor", "memory", "compute_capability", "source", "cards"}
     assert {key for family in table["family"] for key in family} == families
     fields = {key for family in table["family"] for card in family["cards"] for key in card}
-    assert fields == {"name", "memory", "bandwidth", "fp16", "int8"}
+    assert fields == {"name", "memory", "bandwidth", "fp16", "int8", "reported"}
     assert {family.get("memory") for family in table["family"]} == {None, "unified"}
 
 
@@ -133,6 +135,10 @@ def test_every_card_is_found_by_its_own_name(card: CardModel) -> None:
         ("h100 sxm", "H100 SXM"),
         ("Intel(R) Arc(TM) B580 Graphics", "Arc B580"),
         ("AMD Radeon RX 7800 XT", "Radeon RX 7800 XT"),
+        ("NVIDIA A100-SXM4-80GB", "A100 80GB SXM"),
+        ("NVIDIA H100 80GB HBM3", "H100 SXM"),
+        ("NVIDIA H200", "H200 SXM"),
+        ("Tesla V100-SXM2-32GB", "Tesla V100 SXM2 32GB"),
     ],
 )
 def test_names_as_people_write_them(asked: str, name: str) -> None:
@@ -167,7 +173,7 @@ def test_memory_tells_cards_of_one_name_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    "asked", ["", " ", "banana", "RTX 9999", "GTX 4090", "Voodoo 2", "nvidia", "\0", "12GB"]
+    "asked", ["", " ", "banana", "RTX 9999", "GTX 4090", "Voodoo 2", "nvidia", "\0", "12GB", "RX 6700"]
 )
 def test_no_such_card(asked: str) -> None:
     with pytest.raises(CardNameError):
@@ -177,6 +183,12 @@ def test_no_such_card(asked: str) -> None:
 def test_the_nearest_names_are_offered() -> None:
     with pytest.raises(CardNameError, match=r"near to it: .*GeForce RTX 4090"):
         find("GTX 4090")
+
+
+def test_another_card_of_the_same_number_is_no_guess() -> None:
+    """There is an RX 6700, of 10 GB; the table has the RX 6700 XT, of 12."""
+    with pytest.raises(CardNameError, match=r"no 'RX 6700' .* near to it: Radeon RX 6700 XT"):
+        find("RX 6700")
 
 
 def test_words() -> None:
@@ -195,6 +207,16 @@ def test_words() -> None:
         ("NVIDIA GeForce RTX 3060 Laptop GPU", 6144 << 20, "GeForce RTX 3060 Laptop GPU"),
         ("NVIDIA GeForce RTX 4090", 8 << 30, None),  # another card that calls itself so
         ("Tesla T4", 15360 << 20, "Tesla T4"),
+        ("NVIDIA A100-SXM4-40GB", 40960 << 20, "A100 40GB"),
+        ("NVIDIA A100-SXM4-80GB", 81920 << 20, "A100 80GB SXM"),
+        ("NVIDIA A100 80GB PCIe", 81920 << 20, "A100 80GB PCIe"),
+        ("NVIDIA H100 80GB HBM3", 81559 << 20, "H100 SXM"),
+        ("NVIDIA H100 PCIe", 81559 << 20, "H100 PCIe"),
+        ("NVIDIA H200", 143771 << 20, "H200 SXM"),
+        ("Tesla V100-SXM2-16GB", 16384 << 20, "Tesla V100 SXM2 16GB"),
+        ("Tesla V100-PCIE-16GB", 16384 << 20, "Tesla V100 PCIe 16GB"),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 97887 << 20, "RTX PRO 6000 Blackwell"),
+        ("NVIDIA RTX 6000 Ada Generation", 49140 << 20, "RTX 6000 Ada Generation"),
         ("Apple M1", None, "Apple M1"),
         ("Navi 31 [Radeon RX 7900 XT/7900 XTX/7900 GRE/7900M]", 24 << 30, None),
         (None, 24 << 30, None),

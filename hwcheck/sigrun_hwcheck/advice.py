@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sigrun_hwcheck.memory import Compute, TowerChoice
-from sigrun_hwcheck.places import Place
+from sigrun_hwcheck.places import Place, package
 from sigrun_hwcheck.rows import Row
 from sigrun_hwcheck.stored import Form
 from sigrun_hwcheck.units import size
@@ -59,6 +59,7 @@ def advise(
     compute: Compute = "auto",
     others: Sequence[Row] = (),
     limited: bool = False,
+    barred: Sequence[Place] = (),
 ) -> Advice:
     """The advice on a table.
 
@@ -72,7 +73,13 @@ def advise(
         compute: the compute form that was asked for.
         others: rows of other compute forms, to look for a way out where not all fits.
         limited: a container bounds main memory.
+        barred: places that cannot run anything, where there are no others to be judged.
     """
+    if barred:
+        nothing = "; ".join(f"nothing runs on {place.device.label}: {place.problem}" for place in barred)
+        sentence = f"{nothing[0].upper()}{nothing[1:]}. It would have to be built for such a card."
+        note = "--ram SIZE answers for the CPU beside it."
+        return Advice(None, None, None, None, None, None, sentence, (note,), None)
     judged = [(row, row.verdict(batches)) for row in table]
     for tower in WORDS:
         fitting = [(row, verdict) for row, verdict in judged if row.tower == tower and works(verdict)]
@@ -89,7 +96,7 @@ def advise(
             row.place.asked_as,
             row.place.key,
             _sentence(row, verdict, alone, batches, _image_row(row, table)),
-            _another_form(others, ("both",)) if alone else (),
+            (*(_another_form(others, ("both",)) if alone else ()), *_to_install(row.place)),
             _command(row, auto, compute),
         )
     sentence, notes = _refusal(judged, others, limited)
@@ -178,10 +185,18 @@ def _another_form(others: Sequence[Row], towers: Sequence[TowerChoice]) -> tuple
         ),
     )
     where = "" if row.place.key == "ram" else f" on {row.place.device.label}"
+    how = "tightly, " if row.batches[0].verdict == "tight" else ""
     return (
-        f"In form {row.compute} {WORDS[row.tower]}{where} with {row.stored.variant}, in "
+        f"In form {row.compute} {WORDS[row.tower]}{where} with {row.stored.variant}, {how}in "
         f"{size(row.batches[0].need.bytes.best_bytes)}: --compute {row.compute}.",
     )
+
+
+def _to_install(place: Place) -> tuple[str, ...]:
+    """What a machine that is supposed would have to have installed."""
+    if place.state != "supposed" or place.costs == "cpu" or place.provider is None:
+        return ()
+    return (f"There the runtime needs {place.provider}: pip install '{package(place.provider)}'.",)
 
 
 def _command(row: Row, auto: Place | None, compute: Compute) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -121,10 +122,11 @@ def check(
         rates=_rates(machine, supposed),
     )
     table = rows(variants, towers, found, settings)
-    of_judged = [row for row in table if row.place in wanted]
+    able = [place for place in wanted if place.state != "no code"]
+    of_judged = [row for row in table if row.place in able]
     others: list[Row] = []
     if not any(works(row.verdict(settings.batches)) for row in of_judged if row.tower == (tower or "both")):
-        others = _in_other_forms(variants, towers, wanted, settings)
+        others = _in_other_forms(variants, towers, able, settings)
     question: Question = "all" if files else "any"
     return Report(
         machine=machine,
@@ -136,18 +138,20 @@ def check(
         question=question,
         judged_batches=settings.batches,
         judged=tuple(place.key for place in wanted),
-        outcome=_outcome(variants, of_judged, question, settings.batches, tower),
+        outcome=_outcome(variants, of_judged, question, settings.batches, tower) if able else "does not fit",
         advice=advise(
             of_judged,
             settings.batches,
             auto=auto,
             compute=compute,
             others=others,
+            barred=() if able else wanted,
             limited=machine.ram.limit_bytes is not None,
         ),
     )
 
 
+@cache
 def predicted() -> tuple[Stored, ...]:
     """Every recipe that comes with Sigrun, applied to the default model."""
     model = default_model()

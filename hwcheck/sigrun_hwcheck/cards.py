@@ -43,6 +43,7 @@ class CardModel:
         int8: the same with int8 matrices.
         compute_capability: CUDA's.
         source: the vendor's page of the family.
+        reported: what its driver calls it, where that is another name.
     """
 
     name: str
@@ -55,6 +56,7 @@ class CardModel:
     int8: float | None
     compute_capability: tuple[int, int] | None
     source: str
+    reported: tuple[str, ...] = ()
 
     @property
     def rates(self) -> CardRates:
@@ -78,6 +80,7 @@ def cards() -> tuple[CardModel, ...]:
 
 def _model(family: dict[str, object], entry: dict[str, object]) -> CardModel:
     memory = entry["memory"]
+    reported = entry.get("reported", ())
     capability = family.get("compute_capability")
     figures = {name: entry.get(name) for name in ("bandwidth", "fp16", "int8")}
     numbers = {name: None if value is None else float(str(value)) for name, value in figures.items()}
@@ -92,6 +95,7 @@ def _model(family: dict[str, object], entry: dict[str, object]) -> CardModel:
         int8=numbers["int8"],
         compute_capability=_capability(None if capability is None else str(capability)),
         source=str(family["source"]),
+        reported=tuple(str(name) for name in reported) if isinstance(reported, list) else (),
     )
 
 
@@ -107,6 +111,8 @@ _SERIES = frozenset(
     {"geforce", "gtx", "rtx", "gt", "radeon", "rx", "arc", "instinct", "tesla", "quadro", "apple"}
 )
 _SLOTS = frozenset({"pcie", "sxm", "sxm2", "nvl"})
+_TIERS = frozenset({"ti", "super", "xt", "xtx", "gre", "d", "laptop", "pro", "max", "ultra", "sff"})
+"""Words that make another card of the same number: an RX 6700 is no RX 6700 XT."""
 _SAME = {"mobile": "laptop", "generation": ""}
 
 
@@ -125,7 +131,7 @@ def find(name: str, memory_gib: float | None = None) -> CardModel:
     """The one card that a name means.
 
     A card whose name has no other words than the given ones comes before one that has more: ``RTX 4070`` is not the
-    ``RTX 4070 Ti``. Words such as GeForce or RTX may be left out.
+    ``RTX 4070 Ti``. Words such as GeForce or RTX may be left out. What a driver reports is known too.
 
     Args:
         name: as the user wrote it.
@@ -138,7 +144,9 @@ def find(name: str, memory_gib: float | None = None) -> CardModel:
     fitting = [
         card for card in cards() if asked and asked <= card.words | {_size(g) for g in card.memory_gib}
     ]
-    alike = [card for card in fitting if _same(card, asked)] or fitting
+    alike = [card for card in cards() if _reports(card, asked)] or [c for c in fitting if _same(c, asked)]
+    if not alike and (len(fitting) > 1 or not any((card.words - asked) & _TIERS for card in fitting)):
+        alike = fitting
     if memory_gib is not None:
         alike_sizes = [card for card in alike if memory_gib in card.memory_gib]
         if alike and not alike_sizes:
@@ -168,7 +176,8 @@ def rates_of(card: Card) -> CardRates | None:
     if card.name is None:
         return None
     asked = words(card.name)
-    fitting = [model for model in cards() if _bare(model) == asked - {_size(g) for g in model.memory_gib}]
+    fitting = [model for model in cards() if _reports(model, asked)]
+    fitting = fitting or [m for m in cards() if _bare(m) == asked - {_size(g) for g in m.memory_gib}]
     if card.total_bytes is not None:
         # Makers count memory in binary units, drivers keep a little of it.
         near = [
@@ -186,6 +195,11 @@ def _same(card: CardModel, asked: frozenset[str]) -> bool:
     return card.words - aside == asked - aside
 
 
+def _reports(card: CardModel, asked: frozenset[str]) -> bool:
+    """Whether this is what the card's driver calls it."""
+    return any(words(name) == asked for name in card.reported)
+
+
 def _bare(card: CardModel) -> frozenset[str]:
     return card.words - {_size(g) for g in card.memory_gib}
 
@@ -195,14 +209,16 @@ def _size(gib: int) -> str:
 
 
 def _near(name: str) -> list[str]:
-    """Names that are written alike; series and memory, which people leave away, left aside."""
+    """Names that are written alike, those with all the words first; series and memory, which people leave away, left
+    aside."""
 
     def bare(these: Iterable[str]) -> str:
         return " ".join(sorted(set(these) - _SERIES))
 
-    asked = bare(words(name))
+    whole, asked = words(name), bare(words(name))
+    more = {card.name for card in cards() if whole and whole <= card.words}
     alike = {card.name: difflib.SequenceMatcher(None, bare(_bare(card)), asked).ratio() for card in cards()}
-    return sorted((n for n in alike if alike[n] >= 0.6), key=lambda n: -alike[n])[:4]
+    return sorted((n for n in alike if alike[n] >= 0.6), key=lambda n: (n not in more, -alike[n]))[:4]
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -26,6 +26,7 @@ from sigrun_hwcheck.options import (
     check_parser,
     doctor_parser,
     gpus_parser,
+    joined,
     models_parser,
 )
 from sigrun_hwcheck.stored import StoredFileError
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; ``argv`` without the program's name. Returns the exit code."""
     _open_streams()
-    words = sys.argv[1:] if argv is None else argv
+    words = joined(sys.argv[1:] if argv is None else argv)
     if words and words[0] in COMMANDS:
         name = words[0]
         if Path(name).exists():
@@ -66,6 +67,10 @@ def _contradiction(arguments: argparse.Namespace) -> str | None:
         return f"--measure runs on this machine: leave --{supposed[0]} away"
     if arguments.measure and (arguments.markdown or arguments.explain or arguments.all):
         return "--measure prints its own table: leave --markdown, --all and --explain away"
+    if arguments.force and arguments.save_machine is None:
+        return "--force goes with --save-machine: nothing else is written"
+    if arguments.measure and arguments.save_machine is not None:
+        return "--measure describes no machine: leave --save-machine away"
     if arguments.anyway and not arguments.measure:
         return "--anyway goes with --measure: a check never refuses anything"
     return None
@@ -105,6 +110,8 @@ def _check(arguments: argparse.Namespace) -> int:
     from sigrun_hwcheck.api import check
     from sigrun_hwcheck.whatif import save_file
 
+    if arguments.save_machine is not None:
+        refuse_existing(Path(arguments.save_machine), force=arguments.force)
     machine, supposed = _machine(arguments)
     report = check(
         arguments.files,
@@ -117,7 +124,7 @@ def _check(arguments: argparse.Namespace) -> int:
         supposed=supposed,
     )
     if arguments.save_machine is not None:
-        save_file(report.machine, Path(arguments.save_machine))
+        save_file(report.machine, Path(arguments.save_machine), force=arguments.force)
         print(
             f"hwcheck: note: {arguments.save_machine} describes the machine; look at it before you share it",
             file=sys.stderr,
@@ -150,7 +157,8 @@ def _machine(arguments: argparse.Namespace) -> tuple[Machine | None, Supposed]:
             vram=arguments.vram or (),
             gpus=arguments.gpu or (),
         )
-        supposed = replace(supposed, summary=described + supposed.summary)
+        rest = "; all else as here" if arguments.machine is None else ""
+        supposed = replace(supposed, summary=described + supposed.summary + rest)
     return machine, supposed
 
 

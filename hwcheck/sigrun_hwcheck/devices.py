@@ -56,6 +56,11 @@ def devices(machine: Machine) -> tuple[Device, ...]:
     return tuple(found)
 
 
+def card_key(vendor: str, card: Card) -> str:
+    """The key of a card, or of a slice of one."""
+    return f"{vendor}:{card.index}" + ("" if card.slice is None else f".{card.slice}")
+
+
 def _card(vendor: str, card: Card, ram: Ram) -> Device:
     part = "" if card.slice is None else f".{card.slice}"
     kind = "integrated graphics" if card.kind == "integrated" else "slice" if part else "card"
@@ -70,7 +75,7 @@ def _card(vendor: str, card: Card, ram: Ram) -> Device:
     if free is None and problem is None:
         problem = ram.problem or "what is free in main memory is not known"
     return Device(
-        key=f"{vendor}:{card.index}{part}",
+        key=card_key(vendor, card),
         label=f"{kind} {card.index}{part}, {card.name or 'name unknown'}",
         provider=PROVIDERS.get(vendor),
         total_bytes=total,

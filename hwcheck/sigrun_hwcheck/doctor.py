@@ -21,7 +21,7 @@ from sigrun_hwcheck.machine import Machine
 from sigrun_hwcheck.probe import Sources, read_machine
 from sigrun_hwcheck.probe.recording import recorded
 from sigrun_hwcheck.probe.scrub import Scrubber, names_here, scrubbed
-from sigrun_hwcheck.table import WIDTH, wrapped
+from sigrun_hwcheck.table import WIDTH, plain, wrapped
 
 FORMAT = 1
 MOST_LINES = 8
@@ -179,10 +179,13 @@ def _shown(name: str, content: str) -> Iterator[str]:
 
 def _line(words: str, indent: int = 2) -> list[str]:
     """Words in lines; a long list, such as a processor's flags, is cut off."""
-    plain = words.replace("\t", " ").encode("ascii", "replace").decode("ascii")
     start = " " * indent
     found = textwrap.wrap(
-        plain, WIDTH, initial_indent=start, subsequent_indent=f"{start}  ", break_on_hyphens=False
+        plain(words.replace("\t", " ")),
+        WIDTH,
+        initial_indent=start,
+        subsequent_indent=f"{start}  ",
+        break_on_hyphens=False,
     )
     return found if len(found) <= MOST_LINES else [*found[: MOST_LINES - 1], f"{start}  ..."]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
 
 from sigrun_hwcheck.machine import Card, Cpu, Disk, Gpus, Machine, OnnxRuntime, Ram
+from sigrun_hwcheck.table import wrapped
 from sigrun_hwcheck.units import size
 
-WIDTH = 80
 INDENT = 8
 
 SURROUNDINGS = {
@@ -39,17 +38,15 @@ def lines(machine: Machine) -> Iterator[str]:
 
 
 def _field(name: str, value: str) -> Iterator[str]:
-    ascii_only = value.encode("ascii", "replace").decode("ascii")
-    yield from textwrap.wrap(
-        ascii_only, WIDTH, initial_indent=f"{name:<{INDENT}}", subsequent_indent=" " * INDENT
-    )
+    yield from wrapped(value, first=f"{name:<{INDENT}}", rest=" " * INDENT)
 
 
 def _ram(ram: Ram) -> str:
     parts = [f"{size(ram.total_bytes)}, {size(ram.available_bytes)} free"]
     if ram.limit_bytes is not None:
         left = "" if ram.limit_free_bytes is None else f", of which {size(ram.limit_free_bytes)} free"
-        parts.append(f"this container may use {size(ram.limit_bytes)}{left} ({ram.limit_source})")
+        source = "" if ram.limit_source is None else f" ({ram.limit_source})"
+        parts.append(f"this container may use {size(ram.limit_bytes)}{left}{source}")
     if ram.problem is not None:
         parts.append(ram.problem)
     return "; ".join(parts)
@@ -116,7 +113,7 @@ def _memory(card: Card) -> str:
 
 def _disk(disk: Disk) -> str:
     if disk.free_bytes is None:
-        return f"{disk.purpose}: free space unknown: {disk.problem}"
+        return f"{disk.purpose}: free space unknown: {disk.problem or 'not told'}"
     return f"{size(disk.free_bytes)} free for {disk.purpose}"
 
 

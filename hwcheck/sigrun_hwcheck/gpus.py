@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sigrun.providers import PROVIDERS
+from sigrun_hwcheck.card_code import objection
 from sigrun_hwcheck.cards import CardModel, cards
 from sigrun_hwcheck.conditions import Conditions
 from sigrun_hwcheck.memory import Need, TowerChoice, need
@@ -72,6 +73,11 @@ class OnCard:
     form: Form
     verdicts: dict[TowerChoice, Verdict]
     speed: Speed | None
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing runs there, however much memory there is."""
+        return objection(self.card.compute_capability, "arm64" if self.card.unified else "x86_64")
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def measure(
     provider: Provider,
     where: Conditions,
     *,
-    card: int | None = None,
+    card: str | None = None,
     free_bytes: int | None = None,
     timeout_s: float = TIMEOUT_S,
     on_progress: Callable[[Job], object] | None = None,
@@ -110,7 +110,8 @@ def measure(
         todo: see :func:`jobs`.
         provider: what runs it.
         where: this machine's conditions; ``device`` and ``onnxruntime`` are known.
-        card: NVML's number of the card, on which memory is measured.
+        card: NVML's number of the card on which memory is measured, ``0.1`` of a slice of one; none where that is main
+            memory.
         free_bytes: what is free; runs that need more by prediction are left out and told. None runs everything.
         timeout_s: seconds for one run.
         on_progress: called before each run.
@@ -134,7 +135,7 @@ def measure(
             continue
         command = _command(stored.path, job, provider, card)
         try:
-            seen = _seen(run(command, environment, timeout_s))
+            seen = _seen(run(command, environment, timeout_s), on_card=card is not None)
         except subprocess.TimeoutExpired:
             failures.append(Failure(job, f"took longer than {timeout_s:g} s and was stopped"))
         except OSError as error:
@@ -165,10 +166,10 @@ def _too_much(
     return f"not run: it needs {size(needed.bytes.best_bytes)}, and {size(free_bytes)} is free"
 
 
-def _command(path: str, job: Job, provider: Provider, card: int | None) -> list[str]:
+def _command(path: str, job: Job, provider: Provider, card: str | None) -> list[str]:
     command = [sys.executable, "-m", "sigrun_hwcheck.measure_child", path, job.tower, job.form]
     command += ["--batch", str(job.batch), "--provider", provider]
-    return command if card is None else [*command, "--card", str(card)]
+    return command if card is None else [*command, "--card", card]
 
 
 def _start(
@@ -190,8 +191,8 @@ class _FailedError(Exception):
     """A child gave no figures; the message says why."""
 
 
-def _seen(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """What a child printed.
+def _seen(done: subprocess.CompletedProcess[str], *, on_card: bool) -> dict[str, Any]:
+    """What a child printed; on a card with memory of its own, with what it held there.
 
     Raises:
         _FailedError: it failed, was killed, or printed something else.
@@ -204,6 +205,8 @@ def _seen(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
         seen = None
     if not isinstance(seen, dict) or not isinstance(seen.get("load_peak_bytes"), int):
         raise _FailedError("gave no figures: this system does not tell a process's peak")
+    if on_card and not isinstance(seen.get("device_bytes"), int):
+        raise _FailedError("gave no figures: the driver does not tell what a process holds on the card")
     return seen
 
 

@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--provider", default="cpu")
-    parser.add_argument("--card", type=int, help="the card to ask NVML about")
+    parser.add_argument("--card", help="the card to ask NVML about, 0.1 for a slice of one")
     return parser
 
 

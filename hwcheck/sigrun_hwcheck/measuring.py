@@ -116,7 +116,7 @@ def measure_files(
             of_file,
             place.costs,
             where,
-            card=None if place.costs == "cpu" else int(place.key.partition(":")[2]),
+            card=None if place.device.shares_ram else place.key.partition(":")[2],
             free_bytes=None if anyway else place.device.free_bytes,
             on_progress=begin,
         )

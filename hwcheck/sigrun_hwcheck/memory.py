@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from sigrun_hwcheck.conditions import Conditions
 from sigrun_hwcheck.constants import Constants, Provider, Range, Source, constants
 from sigrun_hwcheck.measured import Measured, Measurements
-from sigrun_hwcheck.quantities import quantities
+from sigrun_hwcheck.quantities import KEPT, quantities
 from sigrun_hwcheck.stored import FORMS, Form, Stored
 from sigrun_hwcheck.terms import Term, TermName, merged, micro_batch, terms, total
 from sigrun_recipes import TowerName
@@ -128,8 +129,12 @@ def default_compute(stored: Stored, provider: Provider, free_bytes: int | None =
 
 def _fits_in_half(stored: Stored, tower: TowerName, free_bytes: int | None) -> bool:
     """Whether the runtime will take form ``f16`` on a card with so much free."""
-    weights = sum(2 * t.size for t in stored.of(tower) if "f16" in t.packings)
-    return weights + WORKING_BYTES <= (SMALL_BYTES if free_bytes is None else free_bytes)
+    return _half_bytes(stored, tower) + WORKING_BYTES <= (SMALL_BYTES if free_bytes is None else free_bytes)
+
+
+@lru_cache(KEPT)
+def _half_bytes(stored: Stored, tower: TowerName) -> int:
+    return sum(2 * t.size for t in stored.of(tower) if "f16" in t.packings)
 
 
 def need(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Sequence
 
 from sigrun_hwcheck.advice import PREFERRED
 from sigrun_hwcheck.memory import TOWER_CHOICES
@@ -62,12 +64,7 @@ def check_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "files",
-        nargs="*",
-        metavar="FILE",
-        help="exported .gguf files; none: every variant of the default model, as predicted",
-    )
+    _add_files(parser)
     asked = parser.add_argument_group("what is asked")
     asked.add_argument(
         "--batch",
@@ -93,9 +90,7 @@ def check_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="judge on what this runs on, such as cpu, cuda or cuda:1 (default: auto, whatever is installed)",
     )
-    asked.add_argument(
-        "--reserve", type=byte_size, metavar="SIZE", help="memory to leave free of each device; 0 for none"
-    )
+    _add_reserve(asked)
     asked.add_argument(
         "--measure",
         action="store_true",
@@ -104,20 +99,51 @@ def check_parser() -> argparse.ArgumentParser:
     asked.add_argument(
         "--anyway", action="store_true", help="with --measure: also run what needs more than is free"
     )
-    add_supposed(parser).add_argument(
+    described = add_supposed(parser)
+    described.add_argument(
         "--save-machine",
         metavar="FILE",
         help="write what was read of the machine, for somebody else's --machine",
     )
-    shown = parser.add_argument_group("what is shown")
-    kind = shown.add_mutually_exclusive_group()
-    kind.add_argument("--json", action="store_true", help="JSON; sizes in bytes, null is unknown")
-    kind.add_argument("--markdown", action="store_true", help="tables in Markdown")
-    shown.add_argument("--all", action="store_true", help="a table for every device, a line for every tower")
+    described.add_argument(
+        "--force", action="store_true", help="with --save-machine: replace the file if it is there"
+    )
+    shown = _add_shown(parser, full="a table for every device, a line for every tower")
     shown.add_argument(
         "--explain", action="store_true", help="what the needs are made of, and how each part is known"
     )
     return parser
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="exported .gguf files; none: every variant of the default model, as predicted",
+    )
+
+
+def _add_one_batch(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--batch", type=_batch, default=1, metavar="N", help="items handed over at once (default: 1)"
+    )
+
+
+def _add_reserve(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--reserve", type=byte_size, metavar="SIZE", help="memory to leave free of each device; 0 for none"
+    )
+
+
+def _add_shown(parser: argparse.ArgumentParser, *, full: str) -> argparse._ArgumentGroup:
+    """Add how an answer is printed; ``full`` says what ``--all`` does. Answers the group."""
+    group = parser.add_argument_group("what is shown")
+    kind = group.add_mutually_exclusive_group()
+    kind.add_argument("--json", action="store_true", help="JSON; sizes in bytes, null is unknown")
+    kind.add_argument("--markdown", action="store_true", help="tables in Markdown")
+    group.add_argument("--all", action="store_true", help=full)
+    return group
 
 
 def add_supposed(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -156,20 +182,11 @@ def gpus_parser() -> argparse.ArgumentParser:
         epilog="exit codes: 0 done; 2 wrong usage, or a file that is missing, unreadable or not Sigrun's",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "files",
-        nargs="*",
-        metavar="FILE",
-        help="exported .gguf files; none: every variant of the default model, as predicted",
-    )
-    parser.add_argument(
-        "--batch", type=_batch, default=1, metavar="N", help="items handed over at once (default: 1)"
-    )
-    parser.add_argument("--reserve", type=byte_size, metavar="SIZE", help="memory to leave free of each card")
-    parser.add_argument("--all", action="store_true", help="a line for every card, with its speed")
-    kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--json", action="store_true", help="JSON; sizes in bytes, null is unknown")
-    kind.add_argument("--markdown", action="store_true", help="tables in Markdown")
+    _add_files(parser)
+    asked = parser.add_argument_group("what is asked")
+    _add_one_batch(asked)
+    _add_reserve(asked)
+    _add_shown(parser, full="a line for every card, with its speed, in 100 columns")
     return parser
 
 
@@ -189,18 +206,10 @@ def models_parser() -> argparse.ArgumentParser:
     asked.add_argument(
         "--tower", choices=TOWER_CHOICES, default="both", help="one tower only (default: both together)"
     )
-    asked.add_argument(
-        "--batch", type=_batch, default=1, metavar="N", help="items handed over at once (default: 1)"
-    )
-    asked.add_argument(
-        "--reserve", type=byte_size, metavar="SIZE", help="memory to leave free of each device; 0 for none"
-    )
+    _add_one_batch(asked)
+    _add_reserve(asked)
     add_supposed(parser)
-    shown = parser.add_argument_group("what is shown")
-    kind = shown.add_mutually_exclusive_group()
-    kind.add_argument("--json", action="store_true", help="JSON; sizes in bytes, null is unknown")
-    kind.add_argument("--markdown", action="store_true", help="one table in Markdown, with everything known")
-    shown.add_argument("--all", action="store_true", help="also context lengths and speeds, in 100 columns")
+    _add_shown(parser, full="also context lengths and speeds, in 100 columns")
     return parser
 
 
@@ -223,6 +232,18 @@ def doctor_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print what -o writes instead of text")
     return parser
+
+
+def joined(words: Sequence[str]) -> list[str]:
+    """The words of a command, a negative value joined to its option: argparse would take ``-3GiB`` for an option, and
+    say that the one before it lacks a value."""
+    found: list[str] = []
+    for word in words:
+        if re.match(r"-[0-9.]", word) and found and re.fullmatch(r"--[a-z-]+", found[-1]):
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return found
 
 
 def byte_size(text: str) -> int:

@@ -50,25 +50,40 @@ def forget_peak() -> bool:
     return now is not None and peak is not None and peak < now + (8 << 20)
 
 
-def card_bytes(card: int | None) -> int | None:
-    """Memory on an NVIDIA card: this process's, or where the driver does not tell it apart, all that is used."""
+def card_bytes(card: str | None) -> int | None:
+    """Memory on an NVIDIA card: this process's, or where the driver does not tell it apart, all that is used.
+
+    Args:
+        card: its number, ``0.1`` of its slice 1 (MIG); ``None``: of none.
+    """
     if card is None:
         return None
+    from sigrun_hwcheck.probe import (
+        nvml,
+    )  # not at the top: what is measured on a CPU shall hold as little as can be
+
     try:
-        nvml: Any = importlib.import_module("pynvml")
-        nvml.nvmlInit()
-    except Exception:  # no binding, no library, no driver: all mean that nothing is known
+        module = nvml.load_binding()
+    except ImportError:
+        return None
+    if nvml.start(module, Path("/"), nvml.open_library) is not None:
         return None
     try:
-        handle = nvml.nvmlDeviceGetHandleByIndex(card)
-        for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle):
+        number, _, part = card.partition(".")
+        handle, _ = nvml.call(module, "nvmlDeviceGetHandleByIndex", int(number))
+        if part and handle is not None:
+            handle, _ = nvml.call(module, "nvmlDeviceGetMigDeviceHandleByIndex", handle, int(part))
+        if handle is None:
+            return None
+        # By its version: of the plain name the binding raises an error of another kind where a driver is old.
+        running, _ = nvml.call(module, "nvmlDeviceGetComputeRunningProcesses_v3", handle)
+        for process in running or ():
             if process.pid == os.getpid() and process.usedGpuMemory is not None:
                 return int(process.usedGpuMemory)
-        return int(nvml.nvmlDeviceGetMemoryInfo(handle).used)
-    except Exception:  # NVML's own errors, one class for each code
-        return None
+        memory, _ = nvml.call(module, "nvmlDeviceGetMemoryInfo", handle)
+        return None if memory is None else int(memory.used)
     finally:
-        nvml.nvmlShutdown()
+        nvml.call(module, "nvmlShutdown")
 
 
 def _status(field: str) -> int | None:

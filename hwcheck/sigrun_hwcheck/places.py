@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sigrun.providers import CPU, PROVIDERS
+from sigrun_hwcheck.card_code import of_card
 from sigrun_hwcheck.conditions import Conditions
 from sigrun_hwcheck.constants import Provider
-from sigrun_hwcheck.devices import Device, devices
-from sigrun_hwcheck.machine import Machine
+from sigrun_hwcheck.devices import Device, card_key, devices
+from sigrun_hwcheck.machine import Card, Machine
 from sigrun_hwcheck.where import conditions
 
-State = Literal["ready", "not installed", "does not load", "supposed"]
-"""``supposed``: of a machine that is made up, so that nothing is installed, and could be."""
+State = Literal["ready", "not installed", "does not load", "no code", "supposed"]
+"""``no code``: its package cannot run on such a card. ``supposed``: of a machine that is made up, so that nothing is
+installed, and could be."""
 
 ON_CARDS: dict[str, dict[str, str]] = {
     "nvidia": {"Linux": "cuda", "Windows": "cuda"},
@@ -87,7 +89,7 @@ def places(machine: Machine, supposed: Sequence[str] = ()) -> tuple[Place, ...]:
         name = CPU.name if device.key == "ram" else ON_CARDS.get(vendor, {}).get(machine.system)
         ordinal = ordinals.get(vendor, 0)
         ordinals[vendor] = ordinal + 1
-        state, problem = _state(machine, name, device.key in supposed)
+        state, problem = _state(machine, name, _card(machine, device), device.key in supposed)
         found.append(
             Place(
                 device=device,
@@ -102,19 +104,35 @@ def places(machine: Machine, supposed: Sequence[str] = ()) -> tuple[Place, ...]:
     return tuple(found)
 
 
-def _state(machine: Machine, name: str | None, supposed: bool) -> tuple[State, str | None]:
+def package(name: str) -> str:
+    """What pip installs for a provider."""
+    return "sigrun[gpu]" if name == "cuda" else PROVIDERS[name].package
+
+
+def _card(machine: Machine, device: Device) -> Card | None:
+    found = (c for gpus in machine.gpus for c in gpus.cards if card_key(gpus.vendor, c) == device.key)
+    return next(found, None)
+
+
+def _state(machine: Machine, name: str | None, card: Card | None, supposed: bool) -> tuple[State, str | None]:
     """Whether a provider is installed, and if not, what to do."""
     if name == CPU.name:
         return "ready", None  # whoever reads this has it, or is about to install it
     if name is None:
         return "not installed", "Sigrun has nothing to run models there"
-    if supposed:
-        return "supposed", None
     runtime = machine.onnxruntime
     here = {} if runtime is None else {p.name: p for p in runtime.providers}
+    lacking = None if name != "cuda" or card is None else of_card(card, machine.cpu.architecture)
+    # What was tried and loads, or is there for a board that pip has nothing for, is a build for it.
+    built = (
+        not supposed and name in here and (here[name].loads or (card is not None and card.memory != "own"))
+    )
+    if lacking is not None and not built:
+        return "no code", lacking
+    if supposed:
+        return "supposed", None
     if name not in here:
-        package = "sigrun[gpu]" if name == "cuda" else PROVIDERS[name].package
-        return "not installed", f"the runtime needs {name} for it: pip install '{package}'"
+        return "not installed", f"the runtime needs {name} for it: pip install '{package(name)}'"
     if here[name].loads is False:
         return "does not load", f"{name} does not load: {here[name].problem or 'it does not say why'}"
     return "ready", None

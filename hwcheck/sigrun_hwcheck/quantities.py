@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sigrun_hwcheck.stored import NBITS, Form, Stored, Tensor
 from sigrun_recipes import TowerName
@@ -62,6 +63,11 @@ class Quantities:
     tokens: int
 
 
+KEPT = 256
+"""Answers that are kept: a table asks for the same ones for every device, batch and tower."""
+
+
+@lru_cache(KEPT)
 def quantities(stored: Stored, tower: TowerName, form: Form) -> Quantities:
     """The quantities of a tower that the variant has, in a form that it has."""
     shape = stored.architecture.tower(tower)

@@ -11,7 +11,7 @@ from sigrun_hwcheck.constants import constants
 from sigrun_hwcheck.places import Place
 from sigrun_hwcheck.rows import Row
 from sigrun_hwcheck.stored import Stored
-from sigrun_hwcheck.table import WIDTH, wrapped
+from sigrun_hwcheck.table import harmless, room, wrapped
 from sigrun_hwcheck.tables import everything, label, marks_used, overview
 from sigrun_hwcheck.units import size
 from sigrun_hwcheck.verdict import best, works
@@ -47,7 +47,7 @@ def markdown(report: Report) -> str:
             parts += [[*everything(report.variants, of_place).markdown()]]
     command = [] if report.advice.command is None else [f"    {report.advice.command}"]
     parts += [[*_notes(report, report.places)], [report.advice.sentence, *report.advice.notes], command]
-    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+    return harmless("\n\n".join("\n".join(part) for part in parts if part) + "\n")
 
 
 def _main(report: Report) -> Place | None:
@@ -79,9 +79,17 @@ def _subjects(variants: Sequence[Stored]) -> Iterator[str]:
             yield from wrapped(f"{stored.model}, not exported yet: sizes follow from the recipes")
             return
         number = f"[{i + 1}] " if len(variants) > 1 else ""
-        yield f"{number}{_shortened(stored.path, WIDTH - len(number))}"
-        words = f"{stored.model}, {stored.variant}, {size(stored.file_bytes)}"
+        yield f"{number}{_shortened(stored.path, room() - len(number))}"
+        words = f"{stored.model}, {stored.variant}, {size(stored.file_bytes)}{_not_taken(stored)}"
         yield from wrapped(words, first="    ", rest="    ")
+
+
+def _not_taken(stored: Stored) -> str:
+    """Why the runtime does not take the fast form of CPUs by itself, where the file has it."""
+    if not any("int8" in forms for forms in stored.forms.values()) or stored.passed.get("int8"):
+        return ""
+    why = "missed its gate" if "int8" in stored.passed else "was not verified"
+    return f"; form int8 {why} when this was exported, so the runtime does not take it by itself"
 
 
 def _shortened(path: str, width: int) -> str:
@@ -173,9 +181,11 @@ def _to_explain(report: Report, main: Place | None, *, full: bool) -> list[Row]:
 def _explained(report: Report, row: Row) -> Iterator[str]:
     """A prediction term by term."""
     need = row.last.need
+    whose = "both towers" if row.tower == "both" else f"the {row.tower} tower"
+    needs = "need" if row.tower == "both" else "needs"
     yield from wrapped(
-        f"What the {row.tower} tower of {label(report.variants, row.stored)} needs in form {row.compute}, "
-        f"batch {need.batch}, on {row.place.device.label}; low, best and high:",
+        f"What {whose} of {label(report.variants, row.stored)} {needs} in form {row.compute}, batch {need.batch}, on "
+        f"{row.place.device.label}; low, best and high:"
     )
     for phase in need.phases:
         total = phase.bytes

@@ -8,10 +8,11 @@ from itertools import groupby
 from typing import Any
 
 from sigrun_hwcheck.advice import PREFERRED
+from sigrun_hwcheck.card_code import PACKAGE
 from sigrun_hwcheck.gpus import CARD_FORMS, CardReport, LeastMemory, OnCard
 from sigrun_hwcheck.memory import TOWER_CHOICES, TowerChoice
-from sigrun_hwcheck.stored import Stored
-from sigrun_hwcheck.table import Column, Table, wrapped
+from sigrun_hwcheck.stored import Form, Stored
+from sigrun_hwcheck.table import Column, Table, harmless, wrapped
 from sigrun_hwcheck.tables import label, position
 from sigrun_hwcheck.units import size
 from sigrun_hwcheck.verdict import VERDICTS, Verdict
@@ -26,6 +27,11 @@ CAVEAT = (
     "is taken to have 512 MiB of its memory (at most a tenth) in use; one that works in main memory, 2 GiB of that (at "
     "most half)."
 )
+FORM_WORDS: dict[Form, str] = {
+    "f16": "which the runtime takes where it fits",
+    "w4f16": "weights kept in 4 bits where they are stored so, on NVIDIA's cards",
+}
+NO_CODE = "no code"
 ANSWER: dict[Verdict, str] = {
     "fits": "fits",
     "tight": "tight",
@@ -39,10 +45,13 @@ def text(report: CardReport, *, full: bool = False) -> str:
     stored = chosen(report)
     parts = [
         wrapped(f"Graphics cards for {stored.model}, at batch {report.batch}"),
-        [*least_table(report).text()],
+        *(
+            [*wrapped(f"Form {form}, {FORM_WORDS[form]}:"), *table.text()]
+            for form, table in least_tables(report)
+        ),
         wrapped(
-            "A card needs so many GiB for both towers or the image tower alone; where two are given, from the first "
-            "on it is tight. f16 is what the runtime takes where it fits, w4f16 keeps weights in 4 bits (NVIDIA)."
+            "card: so many GiB a card must have for the tower before it, or for both; where two are given, from the "
+            "first on it is tight, from the second on it fits."
         ),
     ]
     if full:
@@ -50,6 +59,7 @@ def text(report: CardReport, *, full: bool = False) -> str:
         parts += [[*card_table(report, stored).text()]]
     else:
         parts += [[*lines] for lines in _grouped(report, stored)]
+    parts.append(_barred(report, stored))
     parts.append(wrapped(CAVEAT if full else f"{CAVEAT} --all has a line for every card, with its speed."))
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
@@ -59,12 +69,16 @@ def markdown(report: CardReport) -> str:
     stored = chosen(report)
     parts = [
         [f"### Graphics cards for {stored.model}"],
-        [*least_table(report).markdown()],
+        *(
+            [f"**Form {form}, {FORM_WORDS[form]}**", "", *table.markdown()]
+            for form, table in least_tables(report)
+        ),
         [f"### {_name(report, stored)} on each card"],
         [*card_table(report, stored).markdown()],
+        [" ".join(_barred(report, stored))],
         [CAVEAT],
     ]
-    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+    return harmless("\n\n".join("\n".join(part) for part in parts) + "\n")
 
 
 def chosen(report: CardReport) -> Stored:
@@ -76,34 +90,39 @@ def _name(report: CardReport, stored: Stored) -> str:
     return label(report.variants, stored)
 
 
-def least_table(report: CardReport) -> Table:
-    """What each variant needs of a card, by compute form."""
+def least_tables(report: CardReport) -> Iterator[tuple[Form, Table]]:
+    """What each variant needs of a card: a table for each compute form that there is."""
     there = {one.tower for one in report.least}
     towers: list[TowerChoice] = [
         t for t in TOWER_CHOICES if t in there and (t != "text" or there == {"text"})
     ]
-    kinds = [(form, tower) for form in CARD_FORMS for tower in towers]
-    lines = []
-    for _, group in groupby(report.least, key=lambda one: id(one.stored)):
-        of_variant = {(one.form, one.tower): one for one in group}
-        first = next(iter(of_variant.values()))
-        whole = max(one.disk_bytes for one in of_variant.values())
-        cells = [cell for kind in kinds for cell in _least_cells(of_variant.get(kind))]
-        lines.append((_name(report, first.stored), size(whole), *cells))
     columns = [Column("variant"), Column("on disk", right=True)]
-    for form, tower in kinds:
-        columns += [
-            Column(f"{form}, {tower}" if tower == towers[0] else tower, right=True),
-            Column("card", right=True),
-        ]
-    return Table(tuple(columns), tuple(lines))
+    for tower in towers:
+        columns += [Column(tower, right=True), Column("card", right=True)]
+    for form in CARD_FORMS:
+        of_form = [one for one in report.least if one.form == form]
+        lines = []
+        for _, group in groupby(of_form, key=lambda one: id(one.stored)):
+            of_variant = {one.tower: one for one in group}
+            first = next(iter(of_variant.values()))
+            whole = max(one.disk_bytes for one in of_variant.values())
+            cells = [cell for tower in towers for cell in _least_cells(of_variant.get(tower))]
+            lines.append((_name(report, first.stored), size(whole), *cells))
+        if lines:
+            yield form, Table(tuple(columns), tuple(lines))
 
 
 def _least_cells(one: LeastMemory | None) -> tuple[str, str]:
+    """Memory, and the sizes of card: from the first on it is tight, from the second on it fits."""
     if one is None:
         return "", ""
-    tight, fits = one.tight_gib, one.fits_gib
-    return size(one.need.bytes.best_bytes), f"{fits}" if tight == fits else f"{tight}-{fits}"
+    if one.tight_gib is None:
+        sizes = "none"
+    elif one.fits_gib is None:
+        sizes = f"{one.tight_gib} tight"
+    else:
+        sizes = f"{one.fits_gib}" if one.tight_gib == one.fits_gib else f"{one.tight_gib}-{one.fits_gib}"
+    return size(one.need.bytes.best_bytes), sizes
 
 
 def card_table(report: CardReport, stored: Stored) -> Table:
@@ -115,9 +134,9 @@ def card_table(report: CardReport, stored: Stored) -> Table:
             "" if one.card.bandwidth is None else f"{one.card.bandwidth:g}",
             "" if one.card.float16 is None else f"{one.card.float16:g}",
             one.form,
-            one.verdicts.get("image", ""),
-            one.verdicts.get("both", ""),
-            "" if one.speed is None else rate(one.speed),
+            NO_CODE if one.problem else one.verdicts.get("image", ""),
+            NO_CODE if one.problem else one.verdicts.get("both", ""),
+            "" if one.speed is None or one.problem else rate(one.speed),
         )
         for one in report.on_cards
         if one.stored is stored
@@ -142,7 +161,7 @@ def _grouped(report: CardReport, stored: Stored) -> Iterator[Sequence[str]]:
     tower = next(t for t in towers if any(t in one.verdicts for one in of_it))
     what = "both towers" if tower == "both" else f"the {tower} tower"
     for verdict in VERDICTS:
-        found = [one for one in of_it if one.verdicts.get(tower) == verdict]
+        found = [one for one in of_it if one.verdicts.get(tower) == verdict and not one.problem]
         if not found:
             continue
         shown = found
@@ -150,12 +169,24 @@ def _grouped(report: CardReport, stored: Stored) -> Iterator[Sequence[str]]:
             most = sorted({one.gib for one in found})[:SIZES_SHOWN][-1]
             shown = [one for one in found if one.gib <= most]
         more = len({one.card.name for one in found} - {one.card.name for one in shown})
-        rest = [f"  and {more} cards that have more, in every family"] if more else []
+        rest = wrapped(f"  and {more} cards that have more, in every family") if more else []
         yield [
-            f"{_name(report, stored)} in the form that the runtime takes, {what}: {ANSWER[verdict]}",
+            *wrapped(
+                f"{_name(report, stored)} in the form that the runtime takes, {what}: {ANSWER[verdict]}"
+            ),
             *_by_memory(shown),
             *rest,
         ]
+
+
+def _barred(report: CardReport, stored: Stored) -> list[str]:
+    """Families of cards that the package has no code for."""
+    of_it = [one for one in report.on_cards if one.stored is stored]
+    series = list(dict.fromkeys(one.card.series for one in of_it if one.problem))
+    if not series:
+        return []
+    words = f"{PACKAGE} as pip installs it has no code for these, whatever their memory: {', '.join(series)}."
+    return wrapped(words)
 
 
 def _by_memory(found: Sequence[OnCard]) -> Iterator[str]:
@@ -209,6 +240,7 @@ def to_json(report: CardReport) -> dict[str, Any]:
                 and list(group[0].card.compute_capability),
                 "reference": group[0].card.source,
                 "free_bytes": group[0].free_bytes,
+                "problem": group[0].problem,
                 "variants": [_on_card(report, one) for one in group],
             }
             for group in _cards(report)

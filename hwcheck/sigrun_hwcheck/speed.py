@@ -7,11 +7,12 @@ square of the tokens. Pictures are taken to be decoded already.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sigrun_hwcheck.conditions import Conditions
 from sigrun_hwcheck.constants import Factor, Provider, Source, constants, document, factor
 from sigrun_hwcheck.measured import Measurements
-from sigrun_hwcheck.quantities import quantities
+from sigrun_hwcheck.quantities import KEPT, quantities
 from sigrun_hwcheck.stored import Form, Stored, Tensor
 from sigrun_hwcheck.terms import micro_batch
 from sigrun_recipes import TowerName
@@ -69,6 +70,7 @@ class Work:
     attention: int
 
 
+@lru_cache(KEPT)
 def work(stored: Stored, tower: TowerName) -> Work:
     """The work of one item in a tower that the variant has."""
     shape = stored.architecture.tower(tower)

@@ -6,8 +6,9 @@ Everything that predicts memory works on :class:`Stored` and does not know where
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, get_args
 
 from sigrun_recipes import TOWERS, Architecture, Plan, TensorPlan, TowerName
@@ -56,7 +57,7 @@ class Tensor:
     nbytes: int
     packings: Mapping[Form, Packing]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of weights."""
         count = 1
@@ -65,9 +66,9 @@ class Tensor:
         return count
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stored:
-    """A variant of a model.
+    """A variant of a model. Each is equal to itself alone, so that what follows from it can be kept by it.
 
     Attributes:
         model: name of the model.
@@ -96,15 +97,19 @@ class Stored:
     int8_known: bool
     weights_sha256: str | None
 
-    @property
+    @cached_property
     def towers(self) -> tuple[TowerName, ...]:
         """The towers that are there."""
         present = {t.tower for t in self.tensors}
         return tuple(name for name in TOWERS if name in present)
 
-    def of(self, tower: TowerName) -> Iterator[Tensor]:
+    @cached_property
+    def _by_tower(self) -> dict[TowerName, tuple[Tensor, ...]]:
+        return {name: tuple(t for t in self.tensors if t.tower == name) for name in TOWERS}
+
+    def of(self, tower: TowerName) -> tuple[Tensor, ...]:
         """The weights of one tower."""
-        return (t for t in self.tensors if t.tower == tower)
+        return self._by_tower[tower]
 
     def nbytes(self, tower: TowerName) -> int:
         """Bytes of one tower's weights on disk."""

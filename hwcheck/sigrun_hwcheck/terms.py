@@ -109,7 +109,10 @@ def terms(
     largest = 0 if moved else 2 * of.int8_largest or of.dense_largest
     anew = 0 if moved else of.dense_owned + 2 * of.dense16 + largest
     left = 0 if moved else of.dense_small + of.small16
-    load.append(Term("unpacked", Range(anew, anew, anew + 2 * largest), costs.retained.source))
+    beyond = 2 * largest + (
+        0 if moved else of.dense16 // 4
+    )  # float16 is made float32 by several threads at once
+    load.append(Term("unpacked", Range(anew, anew, anew + beyond), costs.retained.source))
     run = [
         *kept,
         Term("retained", costs.retained.of(left), costs.retained.source),

@@ -214,9 +214,11 @@ def read_file(path: Path) -> Machine:
         WhatIfError: the file cannot be read, or describes no machine.
     """
     try:
-        if path.stat().st_size > MOST_FILE_BYTES:
+        with path.open("rb") as file:  # which may be a pipe, or endless
+            content = file.read(MOST_FILE_BYTES + 1)
+        if len(content) > MOST_FILE_BYTES:
             raise WhatIfError(f"{path}: is too large for the description of a machine")
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads(content)  # UTF-8, or UTF-16 as PowerShell writes it
         # The JSON of a whole report has the machine in it.
         described = (
             data["machine"] if isinstance(data, dict) and isinstance(data.get("machine"), dict) else data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sigrun_hwcheck.conditions import Conditions, instruction_set
-from sigrun_hwcheck.devices import Device
+from sigrun_hwcheck.devices import Device, card_key
 from sigrun_hwcheck.machine import Cpu, Machine
 
 
@@ -33,7 +33,7 @@ def conditions(machine: Machine, device: Device, version: str | None) -> Conditi
             threads(cpu),
         )
     card = next(
-        (c for gpus in machine.gpus for c in gpus.cards if device.key == f"{gpus.vendor}:{c.index}"), None
+        (c for gpus in machine.gpus for c in gpus.cards if device.key == card_key(gpus.vendor, c)), None
     )
     if card is None:
         return Conditions(machine.system, version)

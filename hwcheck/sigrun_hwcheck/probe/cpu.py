@@ -86,6 +86,10 @@ ARM_PARTS = {
     0xD87: "Cortex-A725",
 }
 
+_RANGE = r"[0-9]{1,6}(?:-[0-9]{1,6})?"
+MOST_CPUS = 1 << 20
+"""A larger quota is no limit."""
+
 Sysctl = Callable[[str], bytes | None]
 """The raw value of a macOS sysctl, or ``None`` where there is none of that name."""
 
@@ -145,9 +149,11 @@ def linux(root: Path, architecture: str, usable_cpus: Callable[[], int | None] =
     """The processor as Linux tells it below a root folder."""
     # Where processes are bound to processors (affinity, cpuset), the bound ones are listed here.
     status = tree.text(root / "proc/self/status") or ""
-    allowed = re.search(r"^Cpus_allowed_list:\s*([0-9,-]+)$", status, re.MULTILINE)
+    allowed = re.search(rf"^Cpus_allowed_list:\s*({_RANGE}(?:,{_RANGE})*)$", status, re.MULTILINE)
     bound = usable_cpus() if allowed is None else _count(allowed.group(1))
-    found = from_cpuinfo(tree.text(root / "proc/cpuinfo") or "", architecture, bound, quota(root), root)
+    most = quota(root)
+    most = most if most is not None and most <= MOST_CPUS else None
+    found = from_cpuinfo(tree.text(root / "proc/cpuinfo") or "", architecture, bound, most, root)
     if found.name is None:
         board = tree.text(root / "proc/device-tree/model")
         return Cpu(board, *list(vars(found).values())[1:])
@@ -179,7 +185,7 @@ def from_cpuinfo(
     if architecture in ("x86_64", "arm64"):  # cores may differ: present is what all of them have
         features = {o: all(theirs in f for f in each) if each else None for o, theirs in table.items()}
     numbers = {int(e["processor"]) for e in entries if e.get("processor", "").isdigit()}
-    if root is not None and numbers and (root / "sys/devices/system/cpu/cpu0/topology").is_dir():
+    if root is not None and numbers and tree.there(root / "sys/devices/system/cpu/cpu0/topology"):
         cores: int | None = cores_of(numbers, root)
     else:
         told = {(e["physical id"], e["core id"]) for e in entries if "physical id" in e and "core id" in e}

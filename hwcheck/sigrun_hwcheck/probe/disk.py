@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from sigrun_hwcheck.machine import Disk
+from sigrun_hwcheck.probe import tree
 
 Usage = Callable[[Path], tuple[int, int]]
 """Total and free bytes, for this user, of the file system that a folder lies on."""
@@ -22,7 +23,7 @@ def usage(folder: Path) -> tuple[int, int]:
 def read(purpose: Literal["output", "cache"], folder: Path, usage: Usage = usage) -> Disk:
     """The room in a folder, or in the nearest one above it that exists."""
     place = folder.absolute()
-    while not place.exists() and place != place.parent:
+    while not tree.there(place) and place != place.parent:
         place = place.parent
     try:
         total, free = usage(place)

@@ -74,7 +74,7 @@ def gpus(
     """
     if not slots and not cards:
         return None
-    if surroundings == "container" and not any((root / door).exists() for door in doors):
+    if surroundings == "container" and not any(tree.there(root / door) for door in doors):
         what = " or ".join(f"/{door}" for door in doors)
         detail = f"a card is in this machine, but not passed into this container (no {what})"
         return Gpus(vendor, "not_passed_in", detail, None, ())

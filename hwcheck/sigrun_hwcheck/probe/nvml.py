@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sigrun_hwcheck.machine import GpuState
+from sigrun_hwcheck.probe import tree
 
 # nvml.h, enum nvmlReturn_t
 NOT_SUPPORTED = 3
@@ -86,7 +87,7 @@ def start(nvml: Any, root: Path, open_library: Callable[[str], Any]) -> tuple[Gp
     if error == LIBRARY_NOT_FOUND:
         for place in PLACES:
             path = root / place / "libnvidia-ml.so.1"
-            if not path.exists():
+            if not tree.there(path):
                 continue
             try:
                 nvml.nvmlLib = open_library(str(path))  # what nvmlInit would have set

@@ -131,4 +131,4 @@ def _limits(root: Path) -> Iterator[tuple[Group, int, int | None]]:
 def _blind(group: Group) -> bool:
     """Whether the group has a limit that may not be read."""
     name = "memory.max" if group.version == 2 else "memory.limit_in_bytes"
-    return group.text(name) is None and (group.folder / name).exists()
+    return group.text(name) is None and tree.there(group.folder / name) is not False

@@ -17,7 +17,7 @@ def read(root: Path, system: str, environ: Mapping[str, str]) -> Surroundings:
     release = tree.text(root / "proc/sys/kernel/osrelease") or ""
     if "microsoft" in release.lower():
         return "wsl2" if "wsl2" in release.lower() or "Microsoft" not in release else "wsl1"
-    if (root / ".dockerenv").exists() or (root / "run/.containerenv").exists():
+    if tree.there(root / ".dockerenv") or tree.there(root / "run/.containerenv"):
         return "container"
     if environ.get("KUBERNETES_SERVICE_HOST") or environ.get("container"):
         return "container"

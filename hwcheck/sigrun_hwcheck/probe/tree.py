@@ -14,13 +14,25 @@ def text(path: Path) -> str | None:
         return None
 
 
+def there(path: Path) -> bool | None:
+    """Whether there is a file or folder; ``None`` if a folder above may not be searched."""
+    try:
+        return path.exists()
+    except OSError:
+        return None
+
+
 def number(path: Path, base: int = 10) -> int | None:
-    """A file that holds one whole number, ``0x`` in front allowed; ``None`` for anything else."""
+    """A file that holds one whole number, ``0x`` in front allowed; ``None`` for anything else.
+
+    Memory and device numbers are asked for: less than nothing, or more than 64 bits hold, is none.
+    """
     content = text(path)
     try:
-        return None if content is None else int(content, base)
+        found = None if content is None else int(content, base)
     except ValueError:
         return None
+    return found if found is not None and 0 <= found < 1 << 63 else None
 
 
 def raw(path: Path, most: int) -> bytes | None:
