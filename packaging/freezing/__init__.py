@@ -1,0 +1,1 @@
+"""What the PyInstaller specs share: what a frozen folder holds, what is left out of it and why."""
