@@ -64,7 +64,7 @@ def frame(cells: list[Any]) -> Any:
     )
 
 
-CONTAINERS = [arrays, lists, table, record_batch, frame]
+CONTAINERS = [arrays, lists, table, record_batch, pytest.param(frame, marks=pytest.mark.bulk)]
 
 
 def rows_of(batch: Any) -> tuple[list[Any], list[Any]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 
 from sigrun import OutputError, Siglip, SigrunError
 from sigrun.bulk import folder as folders
-from sigrun.bulk import sources
+from sigrun.bulk import parts, sources
 from sigrun.bulk.job import Job
 from sigrun.bulk.loaded import How
 from sigrun.bulk.ray_engine import share_of
@@ -225,6 +227,39 @@ def test_another_job_is_not_gone_on_with(tiny_q4: Path, shards: Path, tmp_path: 
         assert content(out) == before
     manifest = planned(tiny_q4, other, out).done(restart=True)
     assert manifest["rows"] == table(out).num_rows == 3
+
+
+def test_a_full_disk_keeps_what_is_finished(
+    tiny_q4: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned(tiny_q4, shards, tmp_path / "whole").done()
+    out, synced = tmp_path / "out", os.fsync
+    left = 2
+
+    def full(descriptor: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        synced(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(parts, "os", SimpleNamespace(fsync=full))
+        with pytest.raises(OutputError, match=r"No space left on device; the files .* are kept") as caught:
+            planned(tiny_q4, shards, out).done()
+    assert "goes on" in str(caught.value.hint)
+    assert len([*out.glob("part-*")]) == 2
+    assert not [*out.glob(".part*")]
+    planned(tiny_q4, shards, out).done()
+    assert content(out) == content(tmp_path / "whole")
+
+
+def test_a_folder_with_a_changed_picture_is_another_data_set(tiny_q4: Path, tmp_path: Path) -> None:
+    source = bulk_data.folder(tmp_path / "photos", 3)
+    planned(tiny_q4, source, tmp_path / "out").done()
+    (source / "0001.png").write_bytes(bulk_data.picture(1) + b"more")
+    with pytest.raises(OutputError, match="the data set changed"):
+        planned(tiny_q4, source, tmp_path / "out").done()
 
 
 def test_one_job_at_a_time_and_no_foreign_folder(tiny_q4: Path, shards: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,6 @@ from sigrun import Siglip, SigrunError
 from sigrun.bulk import Embedder
 from sigrun.bulk.job import Job
 from sigrun.bulk.loaded import How
-from sigrun.pictures import DEFAULT_MAX_PIXELS
 from tests import bulk_data
 from tests.bulk_data import picture
 
@@ -28,7 +28,7 @@ SHARDS, EACH, ROWS = 6, 60, 4
 ray = pytest.importorskip("ray")
 pq = pytest.importorskip("pyarrow.parquet")
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
+pytestmark = [pytest.mark.bulk, pytest.mark.filterwarnings("ignore")]  # Ray's own
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +62,7 @@ def whole(tiny_q4: Path, source: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def planned(model: Path, source: Path, out: Path) -> Job:
-    most = DEFAULT_MAX_PIXELS // 1_000_000 * 1_000_000  # as the command line rounds it
-    how = How(str(model), threads=1, max_pixels=most)
-    return Job.planned(how, source, out, rows=ROWS, keep=["txt"])
+    return Job.planned(How(str(model), threads=1), source, out, rows=ROWS, keep=["txt"])
 
 
 def content(out: Path) -> dict[str, bytes]:
@@ -118,6 +116,44 @@ def test_a_killed_job_goes_on(cluster: str, tiny_q4: Path, source: Path, whole: 
     assert "Traceback" not in done.stderr
     assert content(out) == content(whole)
     assert {name: (out / name).stat().st_mtime_ns for name in parts} == parts  # not written again
+
+
+def workers_here() -> list[int]:
+    """The processes of this cluster's workers that hold a model."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (place / "cmdline").read_bytes()
+            parent = (place / "stat").read_text().rpartition(")")[2].split()[1]
+            above = Path("/proc", parent, "stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:  # it has ended
+            continue
+        if name.startswith(b"ray::MapWorker") and int(above) == os.getpid():
+            found.append(int(place.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
+def test_a_killed_worker_is_replaced(
+    cluster: str, tiny_q4: Path, source: Path, whole: Path, tmp_path: Path
+) -> None:
+    """kill -9 of one of two workers: the job ends as if nothing had happened."""
+    out = tmp_path / "out"
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not killed:
+            if len([*out.glob("part-*")]) >= 8 and (found := workers_here()):
+                os.kill(found[0], signal.SIGKILL)
+                killed.append(found[0])
+            time.sleep(0.005)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    manifest = planned(tiny_q4, source, out).done(engine="ray", workers=2)
+    assert killed
+    assert content(out) == content(whole)
+    assert manifest["rows"] == pq.read_table(whole).num_rows
 
 
 def test_what_a_worker_cannot_do_is_said_plainly(

@@ -20,6 +20,7 @@ pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq
 
 from sigrun.bulk import job
+from sigrun.bulk.loaded import How
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -164,6 +165,21 @@ def test_a_missing_package_is_named(
     code, _, err = run(capsys, tiny_q4, shards, tmp_path / "out", "--engine", "ray")
     assert code == 1
     assert f"hint: pip install 'sigrun[{extra}]'" in err
+
+
+def test_a_job_of_python_is_the_commands(
+    tiny_q4: Path, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What neither names is the same, to the pixel of the largest picture."""
+    out = tmp_path / "out"
+    job.Job.planned(How(str(tiny_q4)), shards, out, rows=2).done()
+    parts = {path: path.stat().st_mtime_ns for path in out.glob("part-*")}
+    next(iter(parts)).unlink()
+    assert run(capsys, tiny_q4, shards, out, "--rows", 2)[0] == 0
+    assert sorted(parts) == sorted(out.glob("part-*"))
+    assert sum(path.stat().st_mtime_ns != time for path, time in parts.items()) == 1
+    code, _, err = run(capsys, tiny_q4, shards, out, "--rows", 2, "--max-megapixels", 89)
+    assert (code, "--max-megapixels changed since then" in err) == (1, True)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here")

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import sigrun.cli
 from sigrun import Siglip
 from sigrun.cli import index as index_command
+from sigrun.pixels import DEFAULT_MAX_PIXELS
 from sigrun.search import SearchIndex
 from sigrun_exporters.export import Exported
 from tests import checkpoints
@@ -168,6 +170,9 @@ def test_what_does_not_belong_together_is_refused(
         (["nowhere"], 1, "is not an index"),
         (["nowhere", "-o", "x"], 2, "stays where it is"),
         (["no.gguf", "."], 1, "no.gguf"),
+        ([".", __file__], 1, "the model comes first"),
+        (["."], 1, "is not an index"),
+        (["nowhere", "--check", "--compact"], 2, "--compact changes the index"),
         ([__file__], 2, "is a file, not an index"),
     ],
 )
@@ -180,7 +185,7 @@ def test_what_cannot_be_meant(
     got, out, err = run(capsys, *words)
     assert (got, out) == (code, "")
     assert says in err
-    assert not list(tmp_path.rglob("*.sqlite"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["here"]  # nothing is begun
 
 
 KILLED = """
@@ -222,3 +227,62 @@ def test_a_killed_run_is_gone_on_with(
     one, two = stored(index), stored(whole)
     assert one.keys() == two.keys()
     assert all(np.array_equal(one[path], two[path]) for path in one)
+
+
+def test_the_limit_of_an_index_stays(
+    emoji_q4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An update refuses what the first run refused, unless it is told another limit."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (1200, 1000)).save(folder / "a.png")
+    code, _, err = run(capsys, emoji_q4, folder, "--max-megapixels", 1)
+    assert (code, "a.png" in err) == (1, True)
+    index = tmp_path / "photos.sigrun"
+    assert run(capsys, index, "--retry")[0] == 1
+    assert run(capsys, index, "--retry", "--max-megapixels", 2)[0] == 0
+    assert len(stored(index)) == 1
+
+
+def test_the_limit_is_the_runtimes(
+    emoji_q4: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(capsys, emoji_q4, photos)
+    with SearchIndex.open(tmp_path / "photos.sigrun") as index:
+        assert index.about.max_pixels == DEFAULT_MAX_PIXELS
+
+
+def test_a_folder_without_pictures_is_an_empty_index(
+    emoji_q4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    assert run(capsys, emoji_q4, tmp_path / "photos")[0] == 0
+    index = tmp_path / "photos.sigrun"
+    assert run(capsys, index, "--check") == (0, f"{index}: in order\n", "")
+    assert sigrun.cli.main(["search", str(index), "owl"]) == 0
+    assert sigrun.cli.main(["search", str(index), "--duplicates"]) == 0
+    capsys.readouterr()
+    shutil.copy(DEMO / "key.png", tmp_path / "photos")
+    assert run(capsys, index)[0] == 0
+    assert len(stored(index)) == 1
+
+
+def test_the_encoding_stays_until_it_is_made_anew(
+    emoji_q4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    shutil.copy(DEMO / "key.png", tmp_path / "photos")
+    index = tmp_path / "photos.sigrun"
+
+    def encoding() -> str:
+        with SearchIndex.open(index) as opened:
+            return opened.about.encoding
+
+    assert run(capsys, emoji_q4, tmp_path / "photos", "--encoding", "int8")[0] == 0
+    code, _, err = run(capsys, index, "--encoding", "float16")
+    assert (code, "as int8" in err, "--rebuild" in err) == (2, True, True)
+    assert run(capsys, index, "--encoding", "int8")[0] == 0
+    assert run(capsys, index, "--rebuild")[0] == 0
+    assert encoding() == "int8"
+    assert run(capsys, index, "--rebuild", "--encoding", "float16")[0] == 0
+    assert encoding() == "float16"

@@ -106,6 +106,17 @@ def test_thresholds(run: Run) -> None:
     assert (code, out, err) == (0, "", "sigrun: note: no picture was found\n")
 
 
+def test_a_text_that_is_cut_is_said(run: Run) -> None:
+    long = "a red apple and " * 40
+    code, _, err = run("search", long, "--top", 1)
+    assert (code, err.count("\n")) == (0, 1)
+    assert err.startswith(
+        "sigrun: note: a text is longer than the model reads; its end is ignored: 'a red apple"
+    )
+    assert run("search", "owl", "--minus", long, "--top", 1, "-q")[2] == ""
+    assert run("search", "owl", "--top", 1)[2] == ""
+
+
 def test_duplicates_are_shown_as_groups(place: Path, run: Run) -> None:
     code, out, _ = run("search", "--duplicates", "--above", "0.999")
     assert code == 0
@@ -223,6 +234,19 @@ def test_copies_are_sorted_into_folders(place: Path, run: Run, tmp_path: Path) -
     assert {path.read_bytes() for path in copied} == {Path(row[0]).read_bytes() for row in rows if row[3]}
     assert run("sort", *options)[1] == out
     assert len(list((tmp_path / "sorted").rglob("*.png"))) == len(copied)
+
+
+def test_copies_that_an_update_would_find_are_said(
+    emoji_q4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    shutil.copy(DEMO / "owl.png", tmp_path / "photos")
+    index = str(tmp_path / "photos.sigrun")
+    sigrun.cli.main(["index", str(emoji_q4), str(tmp_path / "photos"), "-q"])
+    for folder, said in ((tmp_path / "photos" / "sorted", True), (tmp_path / "sorted", False)):
+        capsys.readouterr()
+        assert sigrun.cli.main(["sort", index, "--label", "owl", "--copy-to", str(folder)]) == 0
+        assert ("lies in the indexed folder" in capsys.readouterr().err) == said
 
 
 def test_moves_are_said_to_be_moves(

@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,21 @@ def test_values_that_cannot_be(made: Path, tmp_path: Path, statement: str, value
     index = changed(made, tmp_path / "index", statement, value)
     with pytest.raises(ArtifactError, match="damaged index"), SearchIndex.open(index) as reader:
         reader.search(vector(b"picture 1"), top=None)
+
+
+def test_two_pictures_cannot_have_one_vector(made: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    shutil.copytree(made / "index", index)
+    with closing(sqlite3.connect(index / "index.sqlite")) as db, db:
+        for statement in (
+            "CREATE TABLE other AS SELECT * FROM pictures WHERE row <> 0",  # without its constraints
+            "DROP TABLE pictures",
+            "ALTER TABLE other RENAME TO pictures",
+            "UPDATE pictures SET row = 3 WHERE row = 2",
+        ):
+            db.execute(statement)
+    with pytest.raises(ArtifactError, match="share a vector"):
+        SearchIndex.open(index)
 
 
 @pytest.mark.parametrize(

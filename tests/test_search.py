@@ -18,7 +18,6 @@ from sigrun.gather import Found
 from sigrun.labels import LabelSet
 from sigrun.search import Hit, Query, SearchIndex, Term, scan, update
 from sigrun.search.about import Encoding
-from sigrun.search.duplicates import groups
 from sigrun.search.query import best, names
 from sigrun.search.store import Store
 from sigrun.search.vectors import Rows, encoded
@@ -191,41 +190,6 @@ def test_the_best_are_the_first_of_a_stable_sort(scores: list[float], top: int) 
     assert best(np.array(scores, np.float64), top).tolist() == expected
 
 
-@given(st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None)
-def test_duplicates_are_the_connected_parts(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
-    """Against a plain search through the graph of close pairs."""
-    chance = np.random.default_rng(seed)
-    points = unit(6, 8, seed)
-    vectors = points[chance.integers(6, size=40)] + 0.15 * chance.standard_normal((40, 8))
-    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    path = tmp_path_factory.mktemp("rows") / "v"
-    path.write_bytes(encoded(vectors, "float16"))
-    live = np.flatnonzero(chance.random(40) < 0.8)
-    rows = Rows(path, 40, 8, "float16", "")
-    close = rows.vectors(0, 40).astype(np.float64)
-    close = close @ close.T
-    if (np.abs(close - 0.9) < 1e-6).any():
-        return  # decided by rounding
-    parts: list[set[int]] = []
-    for row in live.tolist():
-        joined = [part for part in parts if any(close[row, other] >= 0.9 for other in part)]
-        parts = [part for part in parts if part not in joined] + [{row}.union(*joined)]
-    found = groups(rows, live, 0.9)
-    assert {frozenset(group.rows) for group in found} == {frozenset(p) for p in parts if len(p) > 1}
-    assert [len(group.rows) for group in found] == sorted((len(group.rows) for group in found), reverse=True)
-    for group in found:
-        expected = np.minimum(close[group.rows[0], list(group.rows)], 1)
-        assert np.allclose(group.cosines, expected, rtol=0, atol=1e-6)
-
-
-def test_thousands_of_equal_pictures_are_one_group(tmp_path: Path) -> None:
-    vectors = np.repeat(unit(2, 8, 0), [2500, 600], axis=0)
-    (tmp_path / "v").write_bytes(encoded(vectors, "float16"))
-    found = groups(Rows(tmp_path / "v", 3100, 8, "float16", ""), np.arange(3100), 0.99)
-    assert [len(group.rows) for group in found] == [2500, 600]
-
-
 def test_a_query_in_words() -> None:
     terms = [
         Term(ONE, "text", 1.0, "red car"),
@@ -241,28 +205,6 @@ def test_the_approximate_index_says_what_it_needs(photos: Path) -> None:
         pytest.raises(SigrunError, match=r"no approximate index|needs the package usearch"),
     ):
         index.search(ONE, quick=True)
-
-
-def test_the_approximate_index_finds_nearly_all(tmp_path: Path) -> None:
-    pytest.importorskip("usearch")
-    from sigrun.search import approximate
-
-    centres = unit(50, 32, 3)
-    vectors = centres[np.arange(4000) % 50] + 0.1 * np.random.default_rng(4).standard_normal((4000, 32))
-    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    synthetic(tmp_path / "index", vectors)
-    with SearchIndex.open(tmp_path / "index") as index:
-        approximate.build(tmp_path / "index", (0, 4000), index._reader.state().rows)
-        recall = []
-        for query in unit(20, 32, 5):
-            exact, quick = index.search(query, top=10), index.search(query, top=10, quick=True)
-            recall.append(len({*numbers(exact)} & {*numbers(quick)}) / 10)
-            assert {hit.path: hit.score for hit in exact}.items() >= {
-                hit.path: pytest.approx(hit.score, abs=1e-6)
-                for hit in quick
-                if hit.path in {h.path for h in exact}
-            }.items()
-        assert np.mean(recall) >= 0.95
 
 
 def test_a_stream_of_pictures_may_be_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

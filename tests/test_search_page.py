@@ -14,6 +14,7 @@ from PIL import Image
 
 from sigrun.search import gallery
 from sigrun.search.gallery import Section, Shown
+from tests import browser
 
 EVIL = "<img src=x onerror=alert(1)>\"'&\u202egnp.png" if sys.platform != "win32" else "o&'\u202egnp.png"
 
@@ -105,3 +106,35 @@ def test_what_is_gone_and_what_was_not_found(tmp_path: Path) -> None:
     assert not re.search("bar", str(page.tags))
     assert "No picture was found" in drawn().text
     assert "No picture was found" in drawn(Section("", [])).text
+
+
+@pytest.mark.skipif(browser.found() is None, reason="needs Chromium")
+@pytest.mark.parametrize("width", [360, 1100])
+def test_in_a_browser(tmp_path: Path, width: int) -> None:
+    """Every picture is drawn in its shape, nothing is fetched or complained about, nothing hangs over the edge."""
+    sizes = [(300, 100), (100, 300), (200, 200), (4000, 20), (20, 4000), (1, 1)]
+    shown = [picture(tmp_path / f"{'long name ' * 9}{n}.png", *size) for n, size in enumerate(sizes)]
+    out = tmp_path / "page.html"
+    with out.open("w", encoding="utf-8") as file:
+        gallery.write(file, "a query " * 20, "about", [Section("One", shown[:1]), Section("", shown * 3)])
+    with browser.browser(browser.found() or "", tmp_path / "profile") as chromium:
+        page = chromium.page(width, 800)
+        page.open(out.as_uri())
+        page.run("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
+        page.run("Promise.all([...document.images].map(image => image.decode())).then(() => 1)")
+        boxes = page.run(
+            "[...document.images].map(i => [i.width, i.height, i.naturalWidth / i.naturalHeight])"
+        )
+        assert len(boxes) == 19
+        assert all(abs(w / h - ratio) < 0.05 * ratio and w > 90 for w, h, ratio in boxes)
+        assert page.run("document.documentElement.scrollWidth <= innerWidth")
+        assert page.run(
+            "[...document.querySelectorAll('li')].every(i => i.getBoundingClientRect().right <= innerWidth)"
+        )
+        found = [event["method"] for event in page.events]
+        assert "Log.entryAdded" not in found and "Runtime.exceptionThrown" not in found
+        asked = [
+            e["params"]["request"]["url"] for e in page.events if e["method"] == "Network.requestWillBeSent"
+        ]
+        assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
+        assert [url for url in asked if url.startswith("file:")] == [out.as_uri()]

@@ -16,7 +16,7 @@ from typing import Any
 
 from sigrun.bulk.parts import Part
 from sigrun.errors import OutputError
-from sigrun.locks import lock
+from sigrun.locks import only_writer
 from sigrun.output import PARTIAL, finished
 
 FORMAT = 1
@@ -164,15 +164,7 @@ def _locked(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder; the lock goes with the process, however that ends."""
     held = False
     try:
-        with (folder / LOCK).open("a+b") as file:
-            try:
-                lock(file)
-            except (BlockingIOError, PermissionError) as error:
-                raise OutputError(
-                    f"{folder}: another process is writing there", hint="let it finish"
-                ) from error
-            except OSError:  # a network folder without locks
-                pass
+        with only_writer(folder / LOCK):
             held = True
             yield
     finally:

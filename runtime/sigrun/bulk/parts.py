@@ -17,6 +17,7 @@ from typing import Any
 from sigrun.bulk.containers import Found, arrow_vectors
 from sigrun.bulk.packages import pyarrow
 from sigrun.bulk.samples import Sample
+from sigrun.errors import OutputError
 from sigrun.output import finished
 
 ROW_GROUP = 1024  # rows
@@ -142,13 +143,20 @@ def write(folder: Path, place: Place, rows: Rows, kept: bytes, about: Mapping[st
     pa = pyarrow()
     path = folder / place.name
     table = _table(pa, place, rows, kept, about)
-    with finished(path, force=True) as partial:
-        pa.parquet.write_table(
-            table, partial, row_group_size=ROW_GROUP, use_dictionary=["source"], write_page_checksum=True
-        )
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        digest, nbytes = _hash(partial), partial.stat().st_size
+    try:
+        with finished(path, force=True) as partial:
+            pa.parquet.write_table(
+                table, partial, row_group_size=ROW_GROUP, use_dictionary=["source"], write_page_checksum=True
+            )
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            digest, nbytes = _hash(partial), partial.stat().st_size
+    except OutputError as error:  # of this file alone
+        reason = getattr(error.__cause__, "strerror", None) or error.message
+        raise OutputError(
+            f"{path} cannot be written: {reason}; the files that are finished are kept",
+            hint="when this is mended, the same command goes on",
+        ) from error
     errors = sum(why is not None for why in rows.found.errors)
     return Part(
         place.name,

@@ -51,7 +51,7 @@ class Dataset:
         keep: the names of those.
         tasks: what there is to do.
         rows: how many rows there are, where that is known without reading everything.
-        fingerprint: hash over the names and sizes of all files; over the names, for a folder of pictures.
+        fingerprint: hash over the names and sizes of all files.
     """
 
     kind: Kind
@@ -126,13 +126,22 @@ def _folder(source: Path, column: str | None, keep: Sequence[str], rows: int) ->
         raise PictureError(f"there are no pictures in {source}")
     digest = hashlib.sha256()
     for picture in found:
-        digest.update(os.path.relpath(picture.name, top).encode("utf-8", "surrogatepass") + b"\0")
+        name = os.path.relpath(picture.name, top).encode("utf-8", "surrogatepass")
+        digest.update(b"%s\0%d\0" % (name, _size(picture.name)))
     starts = range(0, len(found), rows)
     tasks = tuple(
         Task(number, safe(source.name), top, first, tuple(found[first : first + rows]))
         for number, first in enumerate(starts)
     )
     return Dataset("pictures", None, (), b"", tasks, len(found), digest.hexdigest())
+
+
+def _size(path: str) -> int:
+    """Bytes of a file; -1 if it cannot be looked at."""
+    try:
+        return Path(path).stat().st_size
+    except (OSError, ValueError):
+        return -1
 
 
 def _listed(task: Task, skip: int) -> Iterator[Sample]:

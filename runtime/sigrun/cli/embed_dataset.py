@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sigrun.cli.loading import add_model_options
+from sigrun.cli.loading import add_model_options, max_pixels
 from sigrun.cli.shell import FAILED, OK, UsageError, at_least_one, note, raw_help
 from sigrun.progress import Progress
 
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.compute,
         arguments.provider,
         arguments.threads,
-        arguments.max_megapixels * 1_000_000,
+        max_pixels(arguments),
         arguments.decode,
     )
     job = Job.planned(

@@ -10,21 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from sigrun.cli.indexes import model_for, refuse_missing
-from sigrun.cli.loading import add_model_options, load_model
+from sigrun.cli.loading import add_model_options, load_model, max_pixels
 from sigrun.cli.shell import FAILED, OK, UsageError, complain, json_line, note, plain, raw_help
 from sigrun.embeddings import EmbeddedPicture
-from sigrun.errors import OutputError, SpaceError
+from sigrun.errors import OutputError, SigrunError, SpaceError
 from sigrun.gather import safe
 from sigrun.model import Siglip
 from sigrun.progress import Progress
 from sigrun.search import approximate, update
-from sigrun.search.about import About, described, refuse_other_space
+from sigrun.search.about import About, Encoding, described, refuse_other_space
 from sigrun.search.index import SearchIndex, differs
 from sigrun.search.scan import Changes, scan
 from sigrun.search.store import Store
 from sigrun.search.vectors import Rows
 
 SUFFIX = ".sigrun"
+CHANGING = ("retry", "rehash", "rebuild", "compact", "approximate")
+ENCODING: Encoding = "float16"
 
 
 def add_to(commands: Any) -> None:
@@ -55,9 +57,8 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--encoding",
         choices=("float16", "int8"),
-        default="float16",
         help="how vectors of a new index are stored; int8 takes half the space and rounds cosines by about 0.001 "
-        "(default: %(default)s)",
+        f"(default: {ENCODING})",
     )
     group = parser.add_argument_group("beside updating")
     group.add_argument("--retry", action="store_true", help="try pictures again that could not be read")
@@ -73,7 +74,7 @@ def add_to(commands: Any) -> None:
         action="store_true",
         help="also build what `sigrun search --approximate` needs, for millions of pictures (needs usearch)",
     )
-    group = parser.add_argument_group("instead of updating")
+    group = parser.add_argument_group("instead of updating").add_mutually_exclusive_group()
     group.add_argument(
         "--errors", action="store_true", help="list the pictures that could not be read, and why"
     )
@@ -101,6 +102,9 @@ def run(arguments: argparse.Namespace) -> int:
         artifact, folder = Path(words[0]).absolute(), Path(words[1]).absolute()
         index = Path(arguments.output) if arguments.output else _beside(folder)
     if arguments.errors or arguments.check:
+        changing = [f"--{name}" for name in CHANGING if getattr(arguments, name)]
+        if changing:
+            raise UsageError(f"{changing[0]} changes the index, --errors and --check only look at it")
         return _errors(arguments, index) if arguments.errors else _check(index)
     return _update(arguments, index, artifact, folder)
 
@@ -115,12 +119,12 @@ def _beside(folder: Path) -> Path:
 def _update(arguments: argparse.Namespace, index: Path, artifact: Path | None, folder: Path | None) -> int:
     """Look for changes, embed what is new; the model is loaded when it is known to be needed."""
     models: list[Siglip] = []
+    encoding: Encoding | None = arguments.encoding
 
     def about() -> About:
         """What a new index is of."""
         assert artifact is not None and folder is not None
-        if not folder.is_dir():
-            raise OutputError(f"{safe(str(folder))} is not a folder")
+        _refuse_no_folder(folder)
         arguments.artifact = str(artifact)
         models.append(load_model(arguments))
         return described(
@@ -128,17 +132,23 @@ def _update(arguments: argparse.Namespace, index: Path, artifact: Path | None, f
             str(folder),
             str(artifact),
             decode=arguments.decode,
-            max_pixels=arguments.max_megapixels * 1_000_000,
-            encoding=arguments.encoding,
+            max_pixels=max_pixels(arguments),
+            encoding=encoding or ENCODING,
         )
 
-    if arguments.rebuild and artifact is None:
-        old = Store.open(index)
-        artifact, folder = Path(old.about.artifact), Path(old.about.folder)
-        old.close()
+    if arguments.rebuild:
+        old = _old(index, needed=artifact is None)
+        if old is not None:
+            artifact, folder = artifact or Path(old.artifact), folder or Path(old.folder)
+            encoding = encoding or old.encoding
     new = None if artifact is None else about
     try:
         with update.writer(index, new, anew=arguments.rebuild) as store:
+            if encoding not in (None, store.about.encoding):
+                raise UsageError(
+                    f"{store.where} holds its vectors as {store.about.encoding}",
+                    hint="pass --rebuild too, to embed all pictures anew",
+                )
             if artifact is not None and folder is not None:
                 _remember(store, artifact, folder, models)
             with Progress("looking", None, "pictures", quiet=arguments.quiet) as bar:
@@ -164,6 +174,20 @@ def _update(arguments: argparse.Namespace, index: Path, artifact: Path | None, f
     return FAILED if failed or changes.unreadable else OK
 
 
+def _old(index: Path, *, needed: bool) -> About | None:
+    """What an index that is to be made anew is of; none if it is damaged or new, and that does not matter."""
+    try:
+        store = Store.open(index)
+    except SigrunError:
+        if needed:
+            raise
+        return None
+    try:
+        return store.about
+    finally:
+        store.close()
+
+
 def _remember(store: Store, artifact: Path, folder: Path, models: list[Siglip]) -> None:
     """Take over that model and folder have another path now; refuse other ones."""
     about = store.about
@@ -174,8 +198,7 @@ def _remember(store: Store, artifact: Path, folder: Path, models: list[Siglip]) 
                 f"{store.where} is an index of {safe(about.folder)}, which is still there",
                 hint="name another index with -o",
             )
-        if not folder.is_dir():
-            raise OutputError(f"{safe(str(folder))} is not a folder")
+        _refuse_no_folder(folder)
     if about.artifact != str(artifact) and not models:
         with Siglip.load(artifact) as model:
             _refuse_other(about, model, store.where)
@@ -183,6 +206,13 @@ def _remember(store: Store, artifact: Path, folder: Path, models: list[Siglip]) 
     if changed != about:
         with store.writing():
             store.set_about(changed)
+
+
+def _refuse_no_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise OutputError(
+            f"{safe(str(folder))} is not a folder", hint="the model comes first: sigrun index MODEL FOLDER"
+        )
 
 
 def _model(arguments: argparse.Namespace, store: Store) -> Siglip:

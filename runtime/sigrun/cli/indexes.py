@@ -8,13 +8,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from sigrun.cli.loading import max_pixels, quiet_decoders
 from sigrun.cli.shell import note
 from sigrun.errors import ArtifactError
 from sigrun.gather import safe
 from sigrun.model import Siglip
-from sigrun.pixels import DEFAULT_MAX_PIXELS
 from sigrun.search.about import About
 from sigrun.search.index import SearchIndex
+from sigrun.search.store import Store
 
 
 def add_index_options(parser: argparse.ArgumentParser) -> None:
@@ -42,9 +43,12 @@ def opened(arguments: argparse.Namespace, *, model: bool, as_indexed: bool = Fal
         SigrunError: the index or the model cannot be opened, or they do not belong together.
     """
     with ExitStack() as held:
-        index = held.enter_context(SearchIndex.open(arguments.index))
-        if model:
-            about = index.about
+        if not model:
+            yield held.enter_context(SearchIndex.open(arguments.index))
+        else:
+            store = Store.open(Path(arguments.index))
+            store.close()
+            about = store.about
             if arguments.model is None:
                 refuse_missing(about.artifact, "--model FILE")
             loaded = held.enter_context(model_for(arguments, about, as_indexed=as_indexed))
@@ -54,11 +58,12 @@ def opened(arguments: argparse.Namespace, *, model: bool, as_indexed: bool = Fal
                 SearchIndex.open(arguments.index, loaded, other_variant=arguments.other_variant)
             )
             if index.difference is not None and not arguments.quiet:
-                _warn(index)
-        yield index
+                note_difference(index)
+            yield index
 
 
-def _warn(index: SearchIndex) -> None:
+def note_difference(index: SearchIndex) -> None:
+    """Say by what other variant an index was made, and how close the model is to it."""
     mean, least, count = index.measured()
     found = (
         f"on {count} of its pictures the cosine between the two is {mean:.4f} on average, {least:.4f} at least"
@@ -75,9 +80,9 @@ def model_for(arguments: argparse.Namespace, about: About, *, as_indexed: bool) 
         given = getattr(arguments, name)
         options[name] = getattr(about, name) if given == "auto" and as_indexed else given
     if "decode" in arguments:
-        given = arguments.max_megapixels * 1_000_000
-        options["max_pixels"] = about.max_pixels if given == DEFAULT_MAX_PIXELS else given
+        options["max_pixels"] = max_pixels(arguments, about.max_pixels)
         options["decode"] = about.decode if arguments.decode == "exact" else arguments.decode
+    quiet_decoders()
     return Siglip.load(getattr(arguments, "model", None) or about.artifact, **options)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sigrun.cli.indexes import add_index_options, opened, share
-from sigrun.cli.loading import add_model_options
+from sigrun.cli.loading import add_model_options, max_pixels
 from sigrun.cli.shell import OK, UsageError, at_least_one, json_line, note, plain, raw_help
 from sigrun.gather import safe
 from sigrun.output import finished, refuse_existing
@@ -160,10 +160,17 @@ def run(arguments: argparse.Namespace) -> int:
     texts = [what for kind, sign, what, _ in terms if kind == "text"]
     if any(not text.strip() for text in texts):
         raise UsageError("a text to search for is empty")
-    with SearchIndex.open(arguments.index) as index:
-        unknown = any(kind == "picture" and index.vector(what) is None for kind, _, what, _ in terms)
+    unknown = False
+    if any(kind == "picture" for kind, *_ in terms):
+        with SearchIndex.open(arguments.index) as index:
+            unknown = any(kind == "picture" and index.vector(what) is None for kind, _, what, _ in terms)
     with opened(arguments, model=bool(texts) or unknown, as_indexed=unknown) as index:
         query = Query(tuple(_term(index, *term) for term in terms))
+        for term in query.terms:
+            if term.cut and not arguments.quiet:
+                note(
+                    "sigrun", f"a text is longer than the model reads; its end is ignored: {term.name[:60]!r}"
+                )
         top = arguments.top or (None if arguments.threshold is not None else TOP)
         hits = index.search(query, top=top, threshold=arguments.threshold, quick=arguments.approximate)
         _show(arguments, hits)
@@ -226,7 +233,7 @@ def _write(arguments: argparse.Namespace, title: str, line: str, sections: Seque
         partial.open("w", encoding="utf-8", newline="\n") as out,
         Progress("drawing", total, "pictures", quiet=arguments.quiet) as bar,
     ):
-        limit = arguments.max_megapixels * 1_000_000
+        limit = max_pixels(arguments)
         gallery.write(out, title, line, sections, max_pixels=limit, on_done=bar.advance)
     if not arguments.quiet:
         note("sigrun", f"wrote {safe(str(path))}")

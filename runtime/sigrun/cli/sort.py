@@ -59,6 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
         target = arguments.copy_to or arguments.move_to
         if target is None:
             return _sort(arguments, index, labels, None)
+        if arguments.copy_to and not arguments.quiet and _inside(Path(target), Path(index.about.folder)):
+            note(
+                "sigrun", f"{target} lies in the indexed folder: an update of the index finds the copies, too"
+            )
         with Filing(Path(target), "copy" if arguments.copy_to else "move") as filing:
             code = _sort(arguments, index, labels, filing)
     if arguments.move_to and not arguments.quiet:
@@ -66,6 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
             "sigrun", f"the pictures are elsewhere now: update the index with sigrun index {arguments.index}"
         )
     return code
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a link to itself
+        return False
 
 
 def _sort(arguments: argparse.Namespace, index: SearchIndex, labels: LabelSet, filing: Filing | None) -> int:

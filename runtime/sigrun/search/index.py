@@ -117,7 +117,7 @@ class SearchIndex:
             TextError: the text is empty, or the index was opened without a model.
         """
         embedded = self._needed("a text").embed_texts([text])
-        return Term(embedded.vectors[0], "text", weight, text)
+        return Term(embedded.vectors[0], "text", weight, text, bool(embedded.cut))
 
     def picture(self, picture: Picture, weight: float = 1.0) -> Term:
         """A term of a query. A picture that is in the index, unchanged, is not opened.
@@ -307,7 +307,8 @@ class SearchIndex:
         if quick and top is not None:
             key = (state.generation, state.rows.count)
             near = approximate.candidates(self._store.folder, key, state.rows, mix.vector(query), top)
-            places = np.intersect1d(near, state.live)
+            near = np.unique(near)
+            places = near[state.live[np.searchsorted(state.live[:-1], near)] == near]
             cosines = state.rows.taken(places) @ matrix.T
         else:
             cosines = state.rows.cosines(matrix)

@@ -32,12 +32,14 @@ class Term:
         kind: what it is the vector of; only texts have probabilities.
         weight: how much it counts; below 0, against.
         name: the text, or the picture's path.
+        cut: the text is longer than the model reads; its end does not count.
     """
 
     vector: NDArray[np.float32]
     kind: Kind = "vector"
     weight: float = 1.0
     name: str = ""
+    cut: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ and leaves files beside the database that a copy of the folder may miss.
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import sqlite3
@@ -182,12 +183,21 @@ class Store:
         Raises:
             ArtifactError: one lies beyond ``count``.
         """
-        found = self.db.execute("SELECT row FROM pictures WHERE row IS NOT NULL ORDER BY row").fetchall()
-        if any(type(row) is not int for (row,) in found) or (
-            found and not 0 <= found[0][0] <= found[-1][0] < count
-        ):
+        have = "FROM pictures WHERE row IS NOT NULL"
+        found, least, most, odd = self.db.execute(
+            f"SELECT count(*), min(row), max(row), sum(typeof(row) <> 'integer') {have}"
+        ).fetchone()
+        if not found:
+            return np.empty(0, np.int64)
+        if odd or not 0 <= least <= most < count:
             raise damaged(self.where, f"a picture's vector lies beyond the {count:,} that there are")
-        return np.fromiter((row for (row,) in found), np.int64, len(found))
+        if (least, most) == (0, found - 1):  # no two have the same, so they have all
+            return np.arange(found)
+        cursor = self.db.execute(f"SELECT row {have} ORDER BY row")
+        rows = np.fromiter(itertools.chain.from_iterable(cursor), np.int64)
+        if len(rows) != found or (np.diff(rows) <= 0).any():
+            raise damaged(self.where, "pictures share a vector")
+        return rows
 
     def set_meta(self, key: str, value: int | str) -> None:
         """Change a counter or text, within :meth:`writing`."""

@@ -41,24 +41,25 @@ def writer(folder: Path, about: Callable[[], About] | None = None, *, anew: bool
 
     Args:
         folder: the index.
-        about: what a new one would be of; without, it must exist.
+        about: what a new one would be of, asked before anything is written; without, it must exist.
         anew: empty it first.
 
     Raises:
         OutputError: another process writes there, or the folder is no index, or it cannot be written.
         ArtifactError: it is damaged, or missing and ``about`` is not given.
     """
-    refuse_foreign(folder)
     if about is None and not is_index(folder):
         Store.open(folder).close()  # says so
+    refuse_foreign(folder)
+    made = about() if about is not None and (anew or not begun(folder)) else None
     with ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(folder))
-            if about is None or (not anew and begun(folder)):
+            if made is None or (not anew and begun(folder)):
                 store = Store.open(folder, write=True)
             else:
-                store = Store.create(folder, about())
+                store = Store.create(folder, made)
             held.callback(store.close)
             store.remove_old()
         except OSError as error:

@@ -60,9 +60,9 @@ class Rows:
 
     def __init__(self, path: Path, count: int, width: int, encoding: Encoding, where: str) -> None:
         self.count, self.width, self.encoding, self._where = count, width, encoding, where
-        size = path.stat().st_size if path.is_file() else -1
+        size = path.stat().st_size if path.is_file() else 0  # an empty index has none
         if size < count * stride(width, encoding):
-            raise damaged(where, f"{path.name} should hold {count:,} vectors, and has {max(0, size):,} bytes")
+            raise damaged(where, f"{path.name} should hold {count:,} vectors, and has {size:,} bytes")
         kind: Any = np.dtype("<i2") if encoding == "float16" else _structure(width)
         shape = (count, width) if encoding == "float16" else (count,)
         self._map: NDArray[Any] = np.memmap(path, kind, "r", shape=shape) if count else np.empty(shape, kind)
