@@ -27,7 +27,8 @@ FIND = {
 
 @dataclass
 class Part:
-    """A card, or with ``slices`` one that MIG has cut up; ``fails`` maps functions to NVML error numbers."""
+    """A card, or with ``slices`` one that MIG has cut up. ``running`` maps processes to what they hold, ``fails``
+    functions to NVML error numbers."""
 
     name: str = "NVIDIA GeForce RTX 3060"
     total: int = 12 * GIB
@@ -37,6 +38,7 @@ class Part:
     uuid: str = ""
     slot: str = ""
     slices: list[Part | None] = field(default_factory=list)
+    running: dict[int, int] = field(default_factory=dict)
     fails: dict[str, int] = field(default_factory=dict)
 
 
@@ -155,6 +157,16 @@ class Library:
         assert memory._obj.version == pynvml.nvmlMemory_v2
         memory._obj.total, memory._obj.free, memory._obj.reserved = part.total, part.free, part.reserved
         memory._obj.used = part.total - part.free - part.reserved
+        return 0
+
+    def c_nvmlDeviceGetComputeRunningProcesses_v3(self, handle: Any, count: Any, found: Any) -> int:  # noqa: N802
+        running = self.part(handle).running
+        if found is None:
+            count._obj.value = len(running)
+            return pynvml.NVML_ERROR_INSUFFICIENT_SIZE if running else 0
+        for place, (process, nbytes) in enumerate(running.items()):
+            found[place].pid, found[place].usedGpuMemory = process, nbytes
+        count._obj.value = len(running)
         return 0
 
     def c_nvmlDeviceGetMigMode(self, handle: Any, current: Any, pending: Any) -> int:  # noqa: N802

@@ -30,7 +30,7 @@ SMALL = Limits(
     queue=256,
     predictions=1000,
     picture_bytes=MIB,
-    body_seconds=2.0,
+    body_seconds=1.0,
 )
 """Limits that a test can reach."""
 

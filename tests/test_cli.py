@@ -160,7 +160,15 @@ def test_bad_input_gives_one_message_and_no_traceback(
         assert out == "", (case, out)
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["classify"], ["classify", "x", "y", "--top", "0"]])
+def test_no_command_shows_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    for run in (sigrun_run, export_run):
+        code, out, err = run(capsys)
+        assert (code, out) == (2, "")
+        assert "self-test" in err or "convert" in err
+        assert "exit codes:" in err
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["classify"], ["classify", "x", "y", "--top", "0"]])
 def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         sigrun.cli.main(arguments)
@@ -280,9 +288,11 @@ def test_any_encoding_of_stdout_will_do(emoji_q4: Path, encoding: str) -> None:
 def test_labels_from_notepad_have_no_mark(
     emoji_q4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "labels.txt").write_text("owl\n", "utf-8-sig")
-    _, out, _ = sigrun_run(capsys, "classify", emoji_q4, APPLE, "--labels", tmp_path / "labels.txt", "--json")
-    assert json.loads(out)["scores"][0]["label"] == "owl"
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "labels.txt").write_text("owl\n", encoding)
+        words = ("classify", emoji_q4, APPLE, "--labels", tmp_path / "labels.txt", "--json")
+        _, out, _ = sigrun_run(capsys, *words)
+        assert [score["label"] for score in json.loads(out)["scores"]] == ["owl"]
 
 
 @pytest.mark.parametrize(

@@ -64,10 +64,11 @@ def test_threshold_and_top_go_by_the_activation(
     }[activation]
     common = (emoji_q4, APPLE, *GIVEN, "--activation", activation)
     middle = (values[0] + values[1]) / 2
+    beyond = values[0] + 1 if activation == "logit" else 1.0
     for more, count in (
         (["--top", "2"], 2),
         ([f"--threshold={middle}"], 1),
-        ([f"--threshold={values[0] + 1}"], 0),
+        ([f"--threshold={beyond}"], 0),
     ):
         code, out, _ = run(capsys, *common, "--json", *more)
         (record,) = records(out)
@@ -81,7 +82,7 @@ def test_threshold_and_top_go_by_the_activation(
     _, out, _ = run(capsys, *common, "--top", "1")
     shown_value = {"logit": f"{values[0]:+.2f}", "cosine": f"{values[0]:+.4f}"}
     assert shown_value.get(activation, f"{100 * values[0]:.1f} %") in out
-    _, out, _ = run(capsys, *common, f"--threshold={values[0] + 1}")
+    _, out, _ = run(capsys, *common, f"--threshold={beyond}")
     assert "no label reaches" in out
 
 
@@ -194,7 +195,33 @@ def test_an_animation_is_said_unless_quiet(
     frames[0].save(path, save_all=True, append_images=frames[1:])
     code, _, err = run(capsys, emoji_q4, path, "--label", "owl")
     assert (code, err) == (0, f"sigrun: note: {path}: one of 3 frames: the first was taken\n")
-    assert run(capsys, emoji_q4, path, "--label", "owl", "-q")[2] == ""
+    code, out, err = run(capsys, emoji_q4, path, APPLE, "--label", "owl", "-q", "--json")
+    assert (code, err) == (0, "")
+    assert [record.get("note") for record in records(out)] == ["one of 3 frames: the first was taken", None]
+
+
+def test_a_label_given_twice_counts_once(
+    emoji_q4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "labels.txt").write_text("owl\nbear\nowl\n", "utf-8")
+    words = (
+        emoji_q4,
+        APPLE,
+        "--label",
+        "bear",
+        "--labels",
+        tmp_path / "labels.txt",
+        "--activation",
+        "softmax",
+    )
+    code, out, err = run(capsys, *words, "--json")
+    (record,) = records(out)
+    shares = {score["label"]: score["softmax"] for score in record["scores"]}  # type: ignore[attr-defined]
+    assert code == 0
+    assert len(record["scores"]) == 2  # type: ignore[arg-type]
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-12)
+    assert err == "sigrun: note: labels given twice count once, 'bear' among them: 2 are left\n"
+    assert run(capsys, *words, "--json", "-q")[1:] == (out, "")
 
 
 @pytest.mark.parametrize(
@@ -204,6 +231,11 @@ def test_an_animation_is_said_unless_quiet(
         ([APPLE], "no labels"),
         ([APPLE, "--label", "owl", "--label-set", "x"], "--label-set holds"),
         ([APPLE, "--label", "owl", "--template", "a {}", "--ensemble", "imagenet80"], "only one"),
+        ([APPLE, "--label", "owl", "--threshold", "50"], "hint: 50 % is 0.5"),
+        ([APPLE, "--label", "owl", "--threshold", "nan"], "from 0 to 1"),
+        ([APPLE, "--label", "owl", "--threshold=-0.1", "--activation", "softmax"], "from 0 to 1"),
+        ([APPLE, "--label", "owl", "--threshold", "2", "--activation", "cosine"], "from -1 to 1"),
+        ([APPLE, "--label", "owl", "--threshold", "inf", "--activation", "logit"], "a number"),
     ],
 )
 def test_what_cannot_be_meant_is_wrong_usage(

@@ -11,6 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 
 import sigrun.cli
 from benchmarks.emoji_accuracy import EXAMPLE, drawings
@@ -88,6 +89,23 @@ def test_the_json_says_the_same(
     assert found["judged"] - found["top1"]["count"] == len(found["wrong"])
 
 
+def test_what_there_is_to_know_of_a_picture_is_told(
+    emoji_q4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("owl", "tiger"):
+        (tmp_path / name).mkdir()
+        shutil.copy(DEMO / f"{name}.png", tmp_path / name)
+    with Image.open(DEMO / "owl.png") as drawing:
+        frames = [drawing.convert("RGB").rotate(angle) for angle in (0, 30, 60)]
+    path = tmp_path / "owl" / "moves.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    said = "one of 3 frames: the first was taken"
+    found = figures(capsys, emoji_q4, tmp_path)["evaluation"]
+    assert found["picture_notes"] == [{"picture": str(path), "note": said}]
+    assert (found["judged"], found["unreadable"]) == (3, [])
+    assert f"  notes on pictures\n    {path}: {said}" in run(capsys, emoji_q4, tmp_path)[1]
+
+
 def test_a_comparison(
     emoji_q4: Path, emoji_f32: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,7 +147,8 @@ def test_a_comparison_of_two_forms(emoji_q4: Path, photos: Path, capsys: pytest.
 def test_the_same_artifact_in_the_same_form_is_not_compared(
     emoji_q4: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for more in (["--compare", emoji_q4], ["--compare-compute", "auto"]):
+    same = ["--compare-compute", "int8"], ["--compute", "int8", "--compare-compute", "auto"]
+    for more in (["--compare", emoji_q4], ["--compare-compute", "auto"], *same):
         code, out, err = run(capsys, emoji_q4, photos, *more)
         assert (code, out) == (2, "")
         assert "compared with itself" in err
@@ -182,6 +201,7 @@ def test_labels_from_a_label_set(
         (["{photos}", "--classes", "none.tsv"], 1, "cannot read the classes"),
         (["{photos}", "--json", "no/folder/x.json"], 1, "there is no folder"),
         (["{photos}", "--plot", "{tmp}/there.svg"], 1, "exists already"),
+        (["{photos}", "--plot", "{tmp}/x.png"], 1, "drawings are written as .svg"),
         (["{photos}", "--compare", "none.gguf"], 1, "none.gguf"),
         (["{photos}/owl"], 1, "there is one class only"),
         (["{tmp}/none"], 1, "cannot be searched"),
@@ -234,6 +254,46 @@ def test_an_interrupt_tells_how_far_it_got_and_writes_nothing(
     assert (code, out) == (130, "")
     assert f"stopped after 7 of {COUNT + 3} pictures" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_figures_are_printed_though_a_file_cannot_be_written(
+    emoji_q4: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_room(self: Path, *_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", no_room)
+    code, out, err = run(capsys, emoji_q4, photos, "--limit", "1", "--json", tmp_path / "x.json")
+    assert code == 1
+    assert "the disk is full" in err
+    assert "  top-1  " in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_other_artifact_is_looked_at_before_the_first_runs(
+    emoji_q4: Path,
+    photos: Path,
+    tmp_path: Path,
+    tiny_q4: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Siglip.load(emoji_q4) as model:
+        labels = model.label_set([name.replace("-", " ") for name in NAMES])
+        labels.save(tmp_path / "all.labels.safetensors")
+
+    def runs(*_: object, **__: object) -> None:
+        raise AssertionError("the first artifact ran")
+
+    monkeypatch.setattr(Siglip, "iter_images", runs)
+    words = (emoji_q4, photos, "--label-set", tmp_path / "all.labels.safetensors", "--compare", tiny_q4)
+    code, out, err = run(capsys, *words)
+    assert (code, out) == (1, "")
+    assert "two embedding spaces" in err
 
 
 def test_the_text_controls_no_terminal(

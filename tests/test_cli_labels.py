@@ -152,7 +152,7 @@ def test_nothing_is_overwritten_without_force(
         (["SET", "--template", "a {}"], 2, "no file to write"),
         (["SET", "--force"], 2, "no file to write"),
         (["SET", "--examples", "x"], 2, "no file to write"),
-        (["MODEL", "-o", "OUT", "--label", "a", "--examples", "none"], 1, "cannot read the examples"),
+        (["MODEL", "-o", "OUT", "--label", "a", "--examples", "none"], 1, "cannot be searched"),
         (["MODEL", "-o", "OUT"], 2, "there are no labels"),
         (["MODEL", "-o", "OUT", "--label-set", "SET"], 2, "made already"),
         (
@@ -164,6 +164,7 @@ def test_nothing_is_overwritten_without_force(
         (["MODEL", "-o", "OUT", "--label", "!!"], 1, "nothing but punctuation"),
         (["MODEL", "-o", "OUT/deeper/set", "--label", "a"], 1, "no folder"),
         (["SET", "-o", "OUT", "--label", "a"], 1, "not a GGUF file"),
+        (["MODEL", "-o", "MODEL", "--label", "a", "--force"], 2, "is the model"),
         (["MODEL"], 1, "is a GGUF file, not a label set"),
         (["none"], 1, "cannot read"),
     ],

@@ -137,6 +137,10 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="not Sigrun's"):
             go_on(tmp_path / "v.npz", restart=restart)
     assert [path.name for path in thesis.parent.iterdir()] == ["thesis.txt"]
+    (tmp_path / "w.npz.partial").write_text("words", "utf-8")
+    with pytest.raises(OutputError, match="is a file"):
+        go_on(tmp_path / "w.npz")
+    assert (tmp_path / "w.npz.partial").read_text("utf-8") == "words"
 
 
 def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:

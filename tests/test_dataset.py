@@ -237,6 +237,8 @@ def test_a_file_of_classes(tmp_path: Path, content: str) -> None:
     path = tmp_path / "classes"
     path.write_text(content, "utf-8", newline="")
     assert read_classes(path) == {"n01": "an owl", "n02": "a fox"}
+    path.write_text(content.removeprefix("\ufeff"), "utf-16")  # as PowerShell writes it
+    assert read_classes(path) == {"n01": "an owl", "n02": "a fox"}
 
 
 @pytest.mark.parametrize(

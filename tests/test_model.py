@@ -181,6 +181,15 @@ def test_load_refuses_what_is_not_there(emoji_q4: Path, tmp_path: Path) -> None:
         Siglip.load(emoji_q4, threads=0)
     with pytest.raises(ArtifactError, match=r"none\.gguf"):
         Siglip.load(tmp_path / "none.gguf")
+    for pixels in (0, -1):
+        with pytest.raises(ValueError, match="max_pixels must be at least 1"):
+            Siglip.load(emoji_q4, max_pixels=pixels)
+
+
+@pytest.mark.parametrize("action", ["preload", "unload", "self_test"])
+def test_a_tower_that_cannot_be_is_refused(model: Siglip, action: str) -> None:
+    with pytest.raises(ValueError, match="tower must be image or text, not 'vision'"):
+        getattr(model, action)("vision")
 
 
 @pytest.mark.parametrize("spoiled", [np.uint8, np.float32])

@@ -46,6 +46,26 @@ def test_a_bar_shows_share_rate_and_time_left(clock: list[float]) -> None:
     assert stream.getvalue().split("\r")[-2].strip() == ""
 
 
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (60, "embedding  [###..............]  20%  5.0 items/s  0:16 left"),
+        (48, "embedding  [#....]  20%  5.0 items/s  0:16 left"),
+        (47, "embedding  20%  5.0 items/s  0:16 left"),
+        (30, "embedding  20%  5.0 items/s"),
+    ],
+)
+def test_where_room_is_short_the_figures_stay(
+    columns: int, line: str, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress.shutil, "get_terminal_size", lambda: os.terminal_size((columns, 24)))
+    stream = Terminal()
+    bar = Progress("embedding", 100, "items", stream)
+    clock[0] = 4.0
+    bar.advance(20)
+    assert drawn(stream) == [line]
+
+
 def test_no_escape_sequence_and_no_line_longer_than_the_terminal(
     clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -89,6 +83,38 @@ def test_a_tower_that_is_being_loaded_is_said(emoji_q4: Path, monkeypatch: pytes
             assert patient.result(20).status == 200
         assert api.post("/v1/embeddings", {"input": "a"}).status == 200
         assert api.get("/health").json == {"status": "ok"}
+
+
+def test_a_tower_that_is_being_loaded_holds_up_nothing_that_tells(
+    emoji_q4: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor the watch over idle towers, which looks at each of them."""
+    with serving(emoji_q4, ServeSettings(port=0, limits=Limits(idle_seconds=0.2))) as api:
+        gate = Gate(api.service.engine.model._towers, "_load", monkeypatch)
+        try:
+            early = api.post("/v1/embeddings", {"input": uri(picture())}, {"prefer": "wait=0"})
+            assert early.status == 503
+            assert gate.reached.wait(10)
+            time.sleep(0.3)
+            with ThreadPoolExecutor(1) as pool:
+                for path in ("/health", "/v1/models", "/metrics", "/"):
+                    assert pool.submit(api.get, path).result(10).status == 200, path
+        finally:
+            gate.open.set()
+
+
+def test_a_tower_that_took_long_to_load_is_not_idle_yet(
+    emoji_q4: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be given back before the client that was told to come again has come."""
+    with serving(emoji_q4, ServeSettings(port=0, limits=Limits(idle_seconds=600))) as api:
+        tower = api.service.engine.towers["text"]
+        gate = Gate(api.service.engine.model, "_session", monkeypatch)
+        assert api.post("/v1/embeddings", {"input": "a"}, {"prefer": "wait=0"}).status == 503
+        tower.last_used -= 3600  # as if loading took an hour
+        gate.open.set()
+        until(lambda: tower.loaded and not tower.loading)
+        assert time.monotonic() - tower.last_used < 600
 
 
 def test_a_model_that_cannot_be_loaded_is_said_once_in_the_log(
@@ -246,88 +272,3 @@ def test_equal_items_are_computed_once(emoji_q4: Path) -> None:
         api.post("/v1/embeddings", {"input": ["same"] * 10})
         api.post("/v1/embeddings", {"input": ["same", "same"]})
         assert 'sigrun_items_total{tower="text"} 1\n' in api.get("/metrics").raw.decode()
-
-
-# ---- the process ----
-
-
-class Process:
-    """``sigrun serve`` as a user starts it."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "sigrun", "serve", *arguments, "--port", "0"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "SIGRUN_CACHE": "off"},
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().strip()
-        self.port = int(self.url.rpartition(":")[2] or 0)
-
-    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        self.process.send_signal(number)
-        _, said = self.process.communicate(timeout=40)
-        return self.process.returncode, said
-
-
-@pytest.fixture
-def started(emoji_q4: Path) -> Iterator[Process]:
-    process = Process(str(emoji_q4), "--preload", "text", "--preload", "image")
-    yield process
-    if process.process.poll() is None:
-        process.process.kill()
-        process.process.communicate()
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals are of POSIX")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_server_that_is_told_to_stop_under_load_finishes_what_it_took(
-    started: Process, number: int
-) -> None:
-    """No request gets half an answer: each is answered whole, refused in words, or finds no server any more."""
-    from tests.serving import Client as Plain
-
-    assert started.url.startswith("http://127.0.0.1:")
-    api = Plain("127.0.0.1", started.port, None, [])  # type: ignore[arg-type]
-    whole: list[int] = []
-    gone: list[str] = []
-    stopping = threading.Event()
-
-    def ask(seed: int) -> None:
-        for turn in range(200):
-            body = {"input": [f"text {seed} {turn} {n}" for n in range(20)]}
-            try:
-                answer = api.post("/v1/embeddings", body)
-            except (ConnectionError, OSError) as error:
-                gone.append(type(error).__name__)
-                assert stopping.is_set()
-                return
-            assert answer.status in (200, 503), answer.raw
-            if answer.status == 200:
-                assert len(answer.json["data"]) == 20
-            whole.append(answer.status)
-
-    with ThreadPoolExecutor(8) as pool:
-        asking = [pool.submit(ask, seed) for seed in range(8)]
-        until(lambda: len(whole) > 20)
-        stopping.set()
-        code, said = started.stop(number)
-        for task in asking:
-            task.result(30)
-    assert code == 0, said
-    assert "Traceback" not in said
-    for line in said.splitlines():
-        json.loads(line)
-    assert set(gone) <= {
-        "ConnectionRefusedError",
-        "ConnectionResetError",
-        "RemoteDisconnected",
-        "BrokenPipeError",
-    }
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals are of POSIX")
-def test_a_server_that_is_killed_leaves_its_port(started: Process, emoji_q4: Path) -> None:
-    started.process.kill()
-    started.process.communicate()
-    with serving(emoji_q4, ServeSettings(port=started.port)) as api:
-        assert api.get("/health").status == 200

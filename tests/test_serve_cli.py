@@ -11,6 +11,7 @@ import pytest
 
 from sigrun import Siglip
 from sigrun.cli import main
+from tests.picture_files import png
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -56,6 +57,7 @@ def test_what_cannot_be_served_is_said(
     assert "nowhere.gguf" in said(capsys, "nowhere.gguf")[1]
     assert "is not NAME=FILE" in said(capsys, str(emoji_q4), "--label-set", "x")[1]
     assert "none.labels" in said(capsys, str(emoji_q4), "--label-set", f"x={tmp_path}/none.labels")[1]
+    assert "is not an index" in said(capsys, str(emoji_q4), "--index", str(tmp_path), "--port", "0")[1]
     assert "--max-queue" in said(capsys, str(emoji_q4), "--max-items", "10", "--max-queue", "5")[1]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, words = said(capsys, str(emoji_q4), "--port", str(taken.getsockname()[1]))
@@ -103,3 +105,20 @@ def test_without_the_extra_the_command_says_what_to_install(emoji_q4: Path) -> N
     assert done.returncode == 1, done.stderr
     assert "pip install 'sigrun[serve]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_limit_of_pictures_is_the_one_that_the_help_names(
+    emoji_q4: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sigrun.serve import server
+
+    served: list[Siglip] = []
+    monkeypatch.setattr(server, "serve", lambda model, settings: served.append(model))
+    assert main(["serve", str(emoji_q4)]) == 0
+    too_large = png(10_000, 5_001)
+    with served[0] as model:
+        found = model.embed_images([too_large])
+    assert "at most 50 million are accepted" in found.errors[0].message
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    assert "before decoding them (default: 50)" in " ".join(capsys.readouterr().out.split())

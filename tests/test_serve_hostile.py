@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sigrun import Siglip
+
 pytest.importorskip("uvicorn", reason="needs the extra serve")
 pytest.importorskip("starlette", reason="needs the extra serve")
 
-from sigrun.serve.settings import MIB, ServeSettings
+from sigrun.serve.settings import MIB
+from tests.hostile import lives_on, served  # noqa: F401
 from tests.picture_files import chunk, png, stored
-from tests.serving import JSON, SMALL, Client, bare, holds_nothing, picture, serving, uri
-
-
-@pytest.fixture(scope="module")
-def api(emoji_q4: Path) -> Iterator[Client]:
-    with serving(emoji_q4, ServeSettings(port=0, limits=SMALL)) as client:
-        yield client
-
-
-@pytest.fixture(autouse=True)
-def lives_on(api: Client) -> Iterator[None]:
-    """After each test the server answers, and holds nothing any more."""
-    yield
-    assert api.post("/v1/embeddings", {"input": "still here"}).status == 200
-    holds_nothing(api)
+from tests.serving import DEMO, JSON, Client, bare, picture, uri
 
 
 def refused(api: Client, body: dict[str, Any], path: str = "/v1/embeddings") -> str:
@@ -52,7 +41,36 @@ def bomb() -> bytes:
     return png(50_000, 50_000)[:-12] + chunk(b"IDAT", row) + chunk(b"IEND", b"")
 
 
+def with_text(kind: bytes, nbytes: int) -> bytes:
+    """A drawing with so many bytes of packed words or colour profile, which take a thousandth of that."""
+    packed = zlib.compress(b"\0" * nbytes, 9)
+    return picture()[:33] + chunk(kind, b"name\0\0" + packed) + picture()[33:]
+
+
+def frames(count: int) -> bytes:
+    """A GIF of many frames of one pixel."""
+    head = b"GIF89a" + struct.pack("<HH", 9, 9) + b"\x80\0\0" + b"\0\0\0\xff\xff\xff"
+    frame = b"\x21\xf9\x04\0\1\0\0\0\x2c" + struct.pack("<HHHH", 0, 0, 1, 1) + b"\0\x02\x02\x44\x01\0"
+    return head + frame * count + b";"
+
+
+def tiff_in_a_circle() -> bytes:
+    """A TIFF whose next directory is its first."""
+    entry = struct.pack("<HHII", 256, 3, 1, 10)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", 1) + entry + struct.pack("<I", 8)
+
+
 PICTURES = {
+    "60,000 pixels a side": (png(60_000, 60_000), "million are accepted"),
+    "a GIF of 4 billion pixels": (frames(1)[:6] + b"\xff" * 4 + frames(1)[10:], "million are accepted"),
+    "a PPM of 4 billion pixels": (b"P6 60000 60000 255\n", "million are accepted"),
+    "a QOI of 4 billion pixels": (
+        b"qoif" + struct.pack(">II", 60_000, 60_000) + b"\3\0",
+        "million are accepted",
+    ),
+    "100 MB of packed words": (with_text(b"zTXt", 100_000_000), "too large"),
+    "200 MB of packed colours": (with_text(b"iCCP", 200_000_000), "too large"),
+    "a TIFF in a circle": (tiff_in_a_circle(), "TIFF"),
     "bomb": (bomb(), "million are accepted"),
     "claims 4 billion pixels a side": (png(2**31 - 1, 2**31 - 1), "million are accepted"),
     "no pixels": (png(0, 10), "picture"),
@@ -75,6 +93,35 @@ PICTURES = {
 def test_pictures_that_are_none(api: Client, name: str) -> None:
     data, words = PICTURES[name]
     assert words in refused(api, {"input": [{"image": uri(data)}]})
+
+
+def test_of_very_many_frames_the_first_is_taken(api: Client) -> None:
+    row = api.post("/v1/embeddings", {"input": [uri(frames(40_000))]}).json["data"][0]
+    assert len(row["embedding"]) == 160
+    assert "one of 40000 frames" in row["note"].replace(",", "")
+
+
+DATA_URIS = {
+    "not base64": "data:image/png;base64,%%%",
+    "half of a letter": "data:image/png;base64,iVBORw0KGgo=A",
+    "too much padding": "data:image/png;base64,iVBO====",
+    "five letters": "data:image/png;base64,iVBOR",
+    "letters of elsewhere": "data:image/png;base64,ｉＶＢＯＲｗ０Ｋ",
+    "a lone surrogate": "data:image/png;base64,\ud800",
+    "no comma": "data:image/png;base64",
+    "nothing": "data:,",
+    "percents that are none": "data:image/svg+xml,%3csvg%zz",
+    "words": "data:image/png,hello",
+    "one in the other": "data:image/png;base64,data:image/png;base64,iVBORw0K",
+    "a long kind": "data:" + "image/png;x=y;" * 1000 + "base64,AAAA",
+    "blanks": "  data:image/png;base64,  ",
+}
+
+
+@pytest.mark.parametrize("name", DATA_URIS)
+def test_data_uris_that_are_none(api: Client, name: str) -> None:
+    assert refused(api, {"input": [{"image": DATA_URIS[name]}]})
+    assert refused(api, {"input": DATA_URIS[name], "modality": "image"})
 
 
 def test_a_picture_of_too_many_bytes(api: Client) -> None:
@@ -149,6 +196,18 @@ BODIES: dict[str, tuple[bytes, int]] = {
     "null": (b"null", 400),
     "not UTF-8": (b'{"input": "\xff"}', 400),
     "UTF-16": ('{"input": "a"}'.encode("utf-16"), 400),
+    "UTF-32": ('{"input": "a"}'.encode("utf-32"), 400),
+    "a byte order mark": (b'\xef\xbb\xbf{"input": "a"}', 400),
+    "half of UTF-8": (b'{"input": "\xe2\x82"}', 400),
+    "Infinity": (b'{"input": "a", "threshold": Infinity}', 400),
+    "minus Infinity": (b'{"input": "a", "threshold": -Infinity}', 400),
+    "a name twice": (b'{"input": "a", "input": "b"}', 400),
+    "a name twice inside": (b'{"input": [{"text": "a", "te\\u0078t": "b"}]}', 400),
+    "more behind": (b'{"input": "a"} {"input": "b"}', 400),
+    "a comment": (b'{"input": "a" /* b */}', 400),
+    "a name that is half a letter": (b'{"\\ud800": 1, "input": {"\\udfff": "a"}}', 422),
+    "content in content": (b'{"input": {"content": {"content": {"content": "a"}}}}', 422),
+    "lists in lists": (b'{"input": [[[[[[["a"]]]]]]]}', 422),
     "NaN": (b'{"input": "a", "threshold": NaN}', 400),
     "nested 50,000 deep": (b'{"input":' + b"[" * 50_000 + b"]" * 50_000 + b"}", 400),
     "objects nested 20,000 deep": (b'{"a":' * 20_000 + b"1" + b"}" * 20_000, 400),
@@ -200,6 +259,12 @@ def test_bodies_that_cannot_be_meant(api: Client, name: str) -> None:
         ("/v1/classify", {"input": "AAAA", "labels": ["a"], "activation": "relu"}),
         ("/v1/classify", {"input": "AAAA", "labels": ["{}" * 5000], "template": "{}{}{}{}{}{}{}{}"}),
         ("/v1/classify", {"input": ["AAAA"] * 64, "labels": ["a"] * 64}),
+        ("/v1/classify", {"input": "AAAA", "labels": ["a"] * 10_000}),
+        ("/v1/classify", {"input": "AAAA", "labels": ["a", "\ud800"]}),
+        ("/v1/classify", {"input": "AAAA", "labels": ["a"], "template": "\udfff {}"}),
+        ("/v1/classify", {"input": "AAAA", "labels": ["a"], "template": "{0} {label} {a.__class__}"}),
+        ("/v1/classify", {"input": "AAAA", "labels": ["a"], "template": ["{}"] * 101}),
+        ("/v1/classify", {"input": "AAAA", "labels": [["a"]]}),
         ("/v1/score", {"data_1": "a"}),
         ("/v1/score", {"data_1": ["a", "b"], "data_2": ["c", "d", "e"]}),
         ("/v1/score", {"data_1": "a", "data_2": "b", "text_1": "a", "text_2": "b"}),
@@ -211,3 +276,14 @@ def test_bodies_that_cannot_be_meant(api: Client, name: str) -> None:
 )
 def test_requests_that_cannot_be_meant(api: Client, path: str, body: dict[str, Any]) -> None:
     refused(api, body, path)
+
+
+def test_braces_are_letters_but_for_the_place_of_the_label(api: Client, emoji_q4: Path) -> None:
+    labels, template = ["an owl", "{}", "{0}", "{label.__class__}"], "{0} {{}} {x!r} a picture of {}"
+    body = {"input": uri(picture()), "labels": labels, "template": template}
+    row = api.post("/v1/classify", body).json["data"][0]
+    with Siglip.load(emoji_q4) as model:
+        expected = model.classify(DEMO / "owl.png", model.label_set(labels, template=template))
+    assert [(found["label"], found["score"]) for found in row["predictions"]] == [
+        (score.label, pytest.approx(score.probability, rel=1e-5)) for score in expected
+    ]

@@ -8,7 +8,6 @@ import re
 import socket
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,21 +16,8 @@ pytest.importorskip("uvicorn", reason="needs the extra serve")
 pytest.importorskip("starlette", reason="needs the extra serve")
 
 from sigrun.serve.settings import MIB, ServeSettings
-from tests.serving import JSON, SMALL, Client, holds_nothing, picture, serving, uri
-
-
-@pytest.fixture(scope="module")
-def api(emoji_q4: Path) -> Iterator[Client]:
-    with serving(emoji_q4, ServeSettings(port=0, limits=SMALL)) as client:
-        yield client
-
-
-@pytest.fixture(autouse=True)
-def lives_on(api: Client) -> Iterator[None]:
-    """After each test the server answers, and holds nothing any more."""
-    yield
-    assert api.post("/v1/embeddings", {"input": "still here"}).status == 200
-    holds_nothing(api)
+from tests.hostile import HEAD, lives_on, raw, served  # noqa: F401
+from tests.serving import JSON, SMALL, Client, picture, serving, uri
 
 
 def test_only_json_is_taken(api: Client) -> None:
@@ -110,24 +96,6 @@ def test_pages_are_sent_with_a_strict_policy(api: Client) -> None:
         assert "server" not in answer.headers
 
 
-def raw(api: Client, *parts: bytes, wait: float = 0.0) -> bytes:
-    """What comes back on a bare connection until it ends."""
-    with socket.create_connection((api.host, api.port), timeout=20) as connection:
-        try:
-            for part in parts:
-                connection.sendall(part)
-                time.sleep(wait)
-            found = b""
-            while more := connection.recv(65536):
-                found += more
-        except ConnectionError:
-            pass
-        return found
-
-
-HEAD = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-
-
 def test_bodies_that_are_too_large(api: Client) -> None:
     claimed = raw(api, HEAD + b"content-length: 99999999999\r\n\r\n")
     assert b" 413 " in claimed.split(b"\r\n")[0]
@@ -155,7 +123,7 @@ def test_an_answer_that_nobody_reads_is_not_kept(api: Client) -> None:
         connection.connect((api.host, api.port))
         head = HEAD.replace(b"embeddings", b"classify")
         connection.sendall(head + b"content-length: %d\r\n\r\n" % len(body) + body)
-        time.sleep(2.0 * SMALL.body_seconds + 3.0)
+        time.sleep(2.0 * SMALL.body_seconds + 1.5)
         connection.settimeout(20)
         found = b""
         with contextlib.suppress(ConnectionError):

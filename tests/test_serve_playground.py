@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from sigrun import Siglip
+from sigrun.cli import main
 
 pytest.importorskip("uvicorn", reason="needs the extra serve")
 pytest.importorskip("starlette", reason="needs the extra serve")
@@ -151,6 +153,7 @@ def test_what_goes_wrong_is_said_in_words(page: driver.Page, tmp_path: Path, api
     page.run("(() => { const t = document.getElementById('template'); t.value = 'no place';"
              "t.dispatchEvent(new Event('input')); })()")  # fmt: skip
     assert "template has no {}" in page.wait("document.getElementById('wrong').textContent")
+    assert page.run("document.getElementById('hint').hidden"), "nothing is missing"
 
 
 def test_a_long_wait_is_said(
@@ -256,14 +259,15 @@ def test_colours_can_be_read_in_light_and_dark(page: driver.Page, scheme: str) -
     page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
     colour = {
         name: luminance(page.run(f"getComputedStyle(document.documentElement).getPropertyValue('--{name}')"))
-        for name in ("ground", "card", "ink", "soft", "wrong", "a", "b", "focus")
+        for name in ("ground", "card", "ink", "soft", "wrong", "a", "b", "focus", "edge")
     }
     assert (colour["ground"] < colour["ink"]) == (scheme == "dark")
     for text in ("ink", "soft", "wrong"):
         for behind in ("ground", "card"):
             assert contrast(colour[text], colour[behind]) >= 4.5, (text, behind)
-    for mark in ("a", "b", "focus"):
+    for mark in ("a", "b", "focus", "edge"):
         assert contrast(colour[mark], colour["ground"]) >= 3, mark
+    assert contrast(colour["edge"], colour["card"]) >= 3, "one sees where a field is"
 
 
 def luminance(colour: str) -> float:
@@ -293,3 +297,59 @@ def test_the_page_of_the_api_lists_the_routes(chromium: driver.Browser, api: Cli
         assert route in text
     assert complaints(page) == []
     page.call("Page.close")
+
+
+def test_the_index_is_searched(
+    chromium: driver.Browser, emoji_q4: Path, tmp_path: Path, page: driver.Page
+) -> None:
+    assert page.run("document.getElementById('search-section').hidden"), "there is no index"
+    assert main(["index", str(emoji_q4), str(DEMO), "-o", str(tmp_path / "index"), "-q"]) == 0
+    settings = ServeSettings(port=0, index=tmp_path / "index", token=TOKEN)
+    with serving(emoji_q4, settings) as client:
+        opened = chromium.page()
+        opened.open(client.url + "/")
+        opened.wait("!document.getElementById('token-field').hidden")
+        opened.run("document.getElementById('token').focus()")
+        opened.call("Input.insertText", text=TOKEN)
+        opened.run("document.getElementById('token').blur()")
+        opened.wait("!document.getElementById('search-section').hidden")
+        opened.run("document.getElementById('words').focus()")
+        opened.call("Input.insertText", text="a pizza")
+        opened.key("Enter", 13, "\r")
+        opened.wait(
+            "[...document.querySelectorAll('#hits img')].filter((i) => i.naturalWidth > 0).length === 14"
+        )
+        hits = "[...document.querySelectorAll('#hits li')].map((line) => line.innerText)"
+        assert re.fullmatch(r"pizza\.png\s+[\d.]+ %", opened.run(hits)[0])
+        assert opened.run("document.getElementById('found').textContent") == "The best 14 of 14 pictures."
+        assert opened.run("document.getElementById('like').disabled")
+        opened.drop("[data-side=a] .drop", DEMO / "owl.png")
+        opened.wait("!document.getElementById('like').disabled")
+        opened.run("document.getElementById('words').value = ''; document.getElementById('like').click()")
+        opened.run("document.querySelector('#search button').click()")
+        opened.wait(f"/^owl.png\\s+cosine (1.0000|0.999)/.test(({hits})[0])")
+        opened.run(
+            "document.getElementById('like').click(); document.querySelector('#search button').click()"
+        )
+        opened.wait("document.getElementById('found').textContent === 'Give words to look for.'")
+        shutil.rmtree(tmp_path / "index")
+        opened.run(
+            "document.getElementById('words').value = 'x'; document.querySelector('#search button').click()"
+        )
+        assert "cannot be searched" in opened.wait("document.getElementById('search-wrong').textContent")
+        assert complaints(opened) == []
+        opened.call("Page.close")
+
+
+def test_it_fits_a_telephone_and_a_wide_screen(page: driver.Page) -> None:
+    page.call("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=1, mobile=True)
+    page.drop("[data-side=a] .drop", DEMO / "owl.png")
+    page.run("document.querySelector('[data-side=b] .drop').scrollIntoView()")
+    page.drop("[data-side=b] .drop", DEMO / "pizza.png")
+    type_labels(page, "owl\na slice of pizza with cheese\n" + "unbroken" * 9)
+    page.wait("document.querySelectorAll('#scores tbody tr').length === 3")
+    assert page.run("document.documentElement.scrollWidth") <= 360, "nothing lies beyond its edge"
+    assert page.run("Math.min(...[...document.querySelectorAll('.track')].map((e) => e.clientWidth))") >= 60
+    page.call("Emulation.setDeviceMetricsOverride", width=1300, height=740, deviceScaleFactor=1, mobile=False)
+    left = "document.querySelector('%s').getBoundingClientRect().left"
+    assert page.run(left % "h1") == page.run(left % "footer span") == page.run(left % "section")

@@ -13,13 +13,16 @@ pytest.importorskip("uvicorn", reason="needs the extra serve")
 pytest.importorskip("starlette", reason="needs the extra serve")
 schemathesis = pytest.importorskip("schemathesis", reason="needs the package schemathesis")
 
+from sigrun.cli import main  # noqa: E402
 from sigrun.serve.settings import ServeSettings  # noqa: E402
-from tests.serving import Client, serving  # noqa: E402
+from tests.serving import DEMO, Client, serving  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def api(emoji_q4: Path) -> Iterator[Client]:
-    with serving(emoji_q4, ServeSettings(port=0, log=False)) as client:
+def api(emoji_q4: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    index = tmp_path_factory.mktemp("schema") / "index"
+    assert main(["index", str(emoji_q4), str(DEMO), "-o", str(index), "-q"]) == 0
+    with serving(emoji_q4, ServeSettings(port=0, log=False, index=index)) as client:
         yield client
 
 
@@ -28,6 +31,8 @@ OPERATIONS = (
     ("/v1/classify", "POST"),
     ("/v1/score", "POST"),
     ("/v1/rerank", "POST"),
+    ("/v1/search", "POST"),
+    ("/v1/search/thumbnails/{name}", "GET"),
     ("/v1/models", "GET"),
     ("/v1/models/{name}", "GET"),
     ("/health", "GET"),

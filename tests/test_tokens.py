@@ -123,7 +123,7 @@ def test_empty_texts_are_refused_by_number(text: str) -> None:
 
 @pytest.mark.parametrize("text", [None, 3, b"cat", ["a"]])
 def test_only_texts_are_texts(text: Any) -> None:
-    with pytest.raises(TextError, match=r"text 0 is a .*, not a str"):
+    with pytest.raises(TextError, match=r"text 0 is of type .*, not str"):
         real_tokenizer().encode([text])
 
 

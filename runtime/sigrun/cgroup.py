@@ -60,11 +60,18 @@ def groups(controller: str, root: Path) -> Iterator[Group]:
 def _walk(version: Version, top: Path, below: PurePosixPath) -> Iterator[Group]:
     folder = top / below
     while True:
-        if folder.is_dir():
+        if _there(folder):
             yield Group(version, folder)
         if folder == top:
             return
         folder = folder.parent
+
+
+def _there(folder: Path) -> bool:
+    try:
+        return folder.is_dir()
+    except OSError:  # a folder above may not be searched
+        return False
 
 
 def _own_paths(root: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fnmatch
 import os
 import stat
@@ -24,6 +25,7 @@ SUFFIXES: Final = (
 
 _MAGIC: Final = frozenset("*?[")
 _CHUNK: Final = 1 << 16  # bytes of a list read at a time
+_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _MOST_NAME: Final = 1 << 20  # bytes of one name in a list, beyond which it is no list
 
 
@@ -220,7 +222,7 @@ def _records(stream: BinaryIO, shown: str, null: bool) -> Iterator[str]:
     read = getattr(stream, "read1", stream.read)
     end = b"\0" if null else b"\n"
     rest: bytes = read(_CHUNK)
-    if rest.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if rest.startswith(_UTF_16):
         rest = (rest + stream.read()).decode("utf-16", "replace").encode("utf-8")
     rest = rest.removeprefix(b"\xef\xbb\xbf")
     while True:
@@ -249,6 +251,15 @@ def _name(line: bytes, shown: str, null: bool) -> Iterator[str]:
 
 def _nothing(path: str, why: str) -> PictureError:
     return PictureError(f"{safe(path)}: {why}", hint=f"pictures are files that end in {' '.join(SUFFIXES)}")
+
+
+def decoded(data: bytes) -> str:
+    """The text of a file that a user wrote: UTF-8, or UTF-16 with a mark, as Windows' shells write it.
+
+    Raises:
+        UnicodeDecodeError: it is neither.
+    """
+    return data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
 
 
 def safe(name: str) -> str:

@@ -73,7 +73,7 @@ class Siglip:
         Raises:
             ArtifactError: the file is missing, damaged or foreign.
             ProviderError: the compute form or provider does not exist or does not work here.
-            ValueError: ``towers`` or ``decode`` is unknown.
+            ValueError: ``towers`` or ``decode`` is unknown, or ``max_pixels`` less than 1.
         """
         settings = Settings(compute, provider, threads, max_pixels, decode, cache)
         wanted: dict[str, tuple[TowerName, ...]] = {
@@ -312,15 +312,21 @@ class Siglip:
         return calibrate(labels, images, truths, scoring, scale=scale)
 
     def self_test(self, tower: TowerName | None = None) -> SelfTest:
-        """Embed a known picture and a known text and compare with what the exporter computed; raises nothing.
+        """Embed a known picture and a known text and compare with what the exporter computed.
 
         On CPUs this is done only when it is asked for: it costs as much as embedding a picture and a text. On any other
         provider it is done once, when a tower is first used.
 
         Args:
             tower: test this one alone.
+
+        Returns:
+            What was found; a tower that deviates or cannot run is no exception.
+
+        Raises:
+            ValueError: ``tower`` is neither ``image`` nor ``text``.
         """
-        return self._towers.test(self._artifact.towers if tower is None else (tower,))
+        return self._towers.test(self._artifact.towers if tower is None else (_known(tower),))
 
     def preload(self, tower: TowerName) -> None:
         """Load a tower now, if it is not yet, rather than when it is first used.
@@ -328,12 +334,17 @@ class Siglip:
         Raises:
             ArtifactError: there is no such tower, the file is damaged, or the model is closed.
             ProviderError: it cannot run as asked.
+            ValueError: ``tower`` is neither ``image`` nor ``text``.
         """
-        self._session(tower)
+        self._session(_known(tower))
 
     def unload(self, tower: TowerName) -> None:
-        """Give a tower's memory back; it is unpacked again when next used."""
-        self._towers.unload(tower)
+        """Give a tower's memory back; it is unpacked again when next used.
+
+        Raises:
+            ValueError: ``tower`` is neither ``image`` nor ``text``.
+        """
+        self._towers.unload(_known(tower))
 
     def close(self) -> None:
         """Give everything back. The model cannot be used any more."""
@@ -358,6 +369,12 @@ class Siglip:
 
     def _loaded(self) -> tuple[TowerName, ...]:
         return tuple(self._towers.running())
+
+
+def _known(tower: TowerName) -> TowerName:
+    if tower not in TOWERS:
+        raise ValueError(f"tower must be {' or '.join(TOWERS)}, not {tower!r}")
+    return tower
 
 
 def _reopened(kind: type[Siglip], path: str, settings: Settings, space: str) -> Siglip:

@@ -96,7 +96,10 @@ def refuse_existing(path: Path, *, force: bool, folder: bool = False) -> None:
         kind = "folder" if folder else "plain file"
         raise OutputError(f"{path} exists and is not a {kind}, so nothing is written there")
     if os.path.lexists(path) and not force:
-        raise OutputError(f"{path} exists already", hint="pass --force to replace it (make export: FORCE=1)")
+        raise OutputError(
+            f"{path} exists already",
+            hint="pass --force to replace it (with make FORCE=1, in Python force=True)",
+        )
 
 
 def folder_with_room(folder: Path, nbytes: int) -> None:

@@ -71,7 +71,7 @@ def read_picture(source: Picture, rules: Rules) -> Opened:
     if hasattr(source, "read"):
         return _from_stream(source, rules)
     raise PictureError(
-        f"a {type(source).__name__} is not a picture",
+        f"{'None' if source is None else f'an object of type {type(source).__name__}'} is not a picture",
         hint="give a path, a data URI, bytes, a binary stream, a Pillow image or a uint8 array",
     )
 

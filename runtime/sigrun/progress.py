@@ -13,6 +13,7 @@ QUIET_SECONDS = 2.0
 REDRAW_SECONDS = 0.1
 LINE_SECONDS = 60.0
 BAR_WIDTH = 24
+LEAST_BAR = 5
 
 
 class Progress:
@@ -64,17 +65,19 @@ class Progress:
     def _draw(self, seconds: float) -> None:
         rate = (self.done - self._before) / seconds if seconds > 0 else 0.0
         speed = f"{rate:,.1f} {self.unit}/s"
+        columns = shutil.get_terminal_size().columns
         if self.total is None:
             line = f"{self.label}  {self.done:,.0f} {self.unit}  {speed}"
         else:
             share = min(1.0, self.done / self.total) if self.total else 1.0
-            filled = round(share * BAR_WIDTH)
-            count = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}]"
-            if not self._live:
-                count = f"{self.done:,.0f} of {self.total:,.0f} {self.unit}"
-            line = f"{self.label}  {count} {share:4.0%}  {speed}  {_clock(self.total - self.done, rate)} left"
+            figures = f" {share:4.0%}  {speed}  {_clock(self.total - self.done, rate)} left"
+            if self._live:  # figures say more than a bar: it has what room they leave
+                count = _bar(share, columns - 1 - len(self.label) - len(figures))
+            else:
+                count = f"  {self.done:,.0f} of {self.total:,.0f} {self.unit}"
+            line = f"{self.label}{count}{figures}"
         if self._live:
-            line = line[: shutil.get_terminal_size().columns - 1]  # a longer one could not be wiped
+            line = line[: columns - 1]  # a longer one could not be wiped
             self._stream.write(f"\r{line}{' ' * (self._width - len(line))}")
             self._width = len(line)
         else:
@@ -95,6 +98,13 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _bar(share: float, room: int) -> str:
+    """A bar of ``BAR_WIDTH`` or what there is room for, with the space before it; none of less than ``LEAST_BAR``."""
+    width = min(BAR_WIDTH, room - len("  []"))
+    filled = round(share * width)
+    return f"  [{'#' * filled}{'.' * (width - filled)}]" if width >= LEAST_BAR else ""
 
 
 def _clock(left: float, rate: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,7 @@ from sigrun.providers import CPU, Attached, Provider, attach, verify
 
 Array = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint8] | NDArray[np.int8]
 EXTERNAL = Path(__file__).parent / "external"
+_NO_MEMORY = re.compile("bad_alloc|failed to allocate|out of memory", re.IGNORECASE)
 EMBEDDING: dict[TowerName, str] = {"image": "image_embeds", "text": "text_embeds"}
 
 
@@ -157,9 +159,12 @@ class TowerSession:
             raise ProviderError(
                 f"{self._where}: ONNX Runtime {ort.__version__} cannot load the {self.tower} tower"
                 f"{self._with()}: {error}",
-                hint="update ONNX Runtime (pip install -U onnxruntime), or export the model again"
-                if self.provider is CPU
-                else "use another form or provider, such as provider cpu",
+                hint=_for_want_of_memory(error)
+                or (
+                    "update ONNX Runtime (pip install -U onnxruntime), or export the model again"
+                    if self.provider is CPU
+                    else "use another form or provider, such as provider cpu"
+                ),
             ) from error
         finally:
             if prepared is not None:
@@ -218,7 +223,8 @@ class TowerSession:
             results: list[NDArray[np.float32]] = self._session.run(list(outputs), {self._input: batch})
         except Exception as error:  # see above
             raise ProviderError(
-                f"{self._where}: ONNX Runtime cannot run the {self.tower} tower{self._with()}: {error}"
+                f"{self._where}: ONNX Runtime cannot run the {self.tower} tower{self._with()}: {error}",
+                hint=_for_want_of_memory(error),
             ) from error
         if not all(np.isfinite(result).all() for result in results):
             raise ArtifactError(
@@ -231,6 +237,15 @@ class TowerSession:
 
     def _with(self) -> str:
         return "" if self.provider is CPU else f" in form '{self.form}' with provider '{self.provider.name}'"
+
+
+def _for_want_of_memory(error: Exception) -> str | None:
+    """The way out where ONNX Runtime failed for want of memory, which it says in words alone."""
+    if not _NO_MEMORY.search(str(error)):
+        return None
+    return (
+        "there is not enough memory: close other programs or take a smaller variant; hwcheck says what fits"
+    )
 
 
 def _hand_over(options: Any, arrays: dict[str, Array], folder: Path | None, optimised: bool) -> list[object]:

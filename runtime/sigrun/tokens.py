@@ -92,7 +92,7 @@ class Tokenizer:
 
     def _encode_one(self, row: int, text: str) -> list[int]:
         if not isinstance(text, str):
-            raise TextError(f"text {row} is a {type(text).__name__}, not a str")
+            raise TextError(f"text {row} is of type {type(text).__name__}, not str")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:

@@ -31,7 +31,7 @@ class Settings:
 
     Raises:
         ProviderError: the compute form or provider does not exist, or that number of threads cannot be.
-        ValueError: ``decode`` is unknown.
+        ValueError: ``decode`` is unknown, or ``max_pixels`` less than 1.
     """
 
     compute: str
@@ -52,6 +52,8 @@ class Settings:
             raise ProviderError(f"threads must be 1 to {MOST_THREADS}, not {self.threads}")
         if self.decode not in ("exact", "fast"):
             raise ValueError(f"decode must be exact or fast, not {self.decode!r}")
+        if not self.max_pixels >= 1:
+            raise ValueError(f"max_pixels must be at least 1, not {self.max_pixels}")
 
 
 class Towers:
@@ -134,12 +136,11 @@ class Towers:
         give_back_freed()
 
     def running(self) -> dict[TowerName, Running]:
-        """The towers in memory."""
-        with self._lock:
-            return {
-                tower: Running(session.form, session.provider.name, session.device)
-                for tower, session in self._sessions.items()
-            }
+        """The towers in memory; said at once, also while another is being loaded."""
+        return {
+            tower: Running(session.form, session.provider.name, session.device)
+            for tower, session in self._sessions.copy().items()
+        }
 
     def first(self, tower: TowerName | None = None) -> Running:
         """How a tower, or whichever comes first, runs; or will be tried to run, if it is not in memory."""

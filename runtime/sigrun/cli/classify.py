@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from sigrun.cli.label_options import add_label_options, check_label_options, chosen_labels
 from sigrun.cli.loading import add_model_options, load_model
 from sigrun.cli.pictures import add_picture_options, named_pictures, names_pictures
-from sigrun.cli.rows import Row, embedded_pictures, failure, report
+from sigrun.cli.rows import Row, embedded_pictures, failure, remark, report
 from sigrun.cli.shell import FAILED, OK, UsageError, at_least_one, json_line, plain, raw_help
 from sigrun.embeddings import Embeddings
 from sigrun.errors import SigrunError
@@ -21,6 +22,7 @@ from sigrun.progress import Progress
 from sigrun.scores import Score, softmax
 
 ACTIVATIONS = ("sigmoid", "softmax", "logit", "cosine")
+RANGES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "cosine": (-1.0, 1.0)}  # a logit is any number
 MOST_SHOWN = 60  # characters of a label in a table
 BAR_WIDTH = 20
 
@@ -69,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not names_pictures(arguments):
         raise UsageError("there are no pictures to score", hint="name a picture or a folder")
     check_label_options(arguments)
+    _check_threshold(arguments)
     show = _printer(arguments)
     failed, empty = False, True
     with load_model(arguments) as model:
@@ -87,6 +90,19 @@ def run(arguments: argparse.Namespace) -> int:
     if empty:
         raise SigrunError("there is nothing to score: the list of pictures is empty")
     return FAILED if failed else OK
+
+
+def _check_threshold(arguments: argparse.Namespace) -> None:
+    """Refuse a threshold that no label could reach, or that every label reaches."""
+    least = arguments.threshold
+    low, high = RANGES.get(arguments.activation, (-math.inf, math.inf))
+    if least is None or (low <= least <= high and math.isfinite(least)):
+        return
+    must = f"from {low:g} to {high:g}" if math.isfinite(low) else "a number"
+    raise UsageError(
+        f"--threshold {least:g} cannot be meant: with --activation {arguments.activation} it must be {must}",
+        hint=f"{least:g} % is {least / 100:g}" if high == 1 < least <= 100 and low == 0 else None,
+    )
 
 
 def _chosen(scores: list[Score], arguments: argparse.Namespace) -> list[Valued]:
@@ -121,7 +137,8 @@ def _fields(score: Score, value: float, softmaxed: bool) -> dict[str, object]:
 def _record(row: Row, scores: Sequence[Valued], softmaxed: bool) -> dict[str, object]:
     if row.error is not None:
         return {"picture": row.name, **failure(row)}
-    return {"picture": row.name, "scores": [_fields(s, value, softmaxed) for s, value in scores]}
+    listed = [_fields(s, value, softmaxed) for s, value in scores]
+    return {"picture": row.name, "scores": listed, **remark(row)}
 
 
 def _csv(softmaxed: bool) -> Print:

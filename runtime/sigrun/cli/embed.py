@@ -10,7 +10,7 @@ from typing import Any
 from sigrun.cli.lines import read_lines
 from sigrun.cli.loading import add_model_options, load_model
 from sigrun.cli.pictures import add_picture_options, named_pictures, names_pictures
-from sigrun.cli.rows import Row, embedded_pictures, embedded_texts, failure, report
+from sigrun.cli.rows import Row, embedded_pictures, embedded_texts, failure, remark, report
 from sigrun.cli.saving import prepared_output, save
 from sigrun.cli.shell import FAILED, OK, UsageError, json_line, raw_help
 from sigrun.errors import SigrunError
@@ -45,7 +45,9 @@ def add_to(commands: Any) -> None:
     add_picture_options(parser)
     parser.add_argument("--text", action="append", default=[], metavar="TEXT", help="a text; repeat for more")
     parser.add_argument(
-        "--texts", metavar="FILE", help="a text file with one text a line; - for standard input"
+        "--texts",
+        metavar="FILE",
+        help="a text file with one text a line, empty lines left out; - for standard input",
     )
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="write a file: .npz, .npy or .parquet; without, JSON lines"
@@ -107,4 +109,5 @@ def _record(row: Row, space: str) -> dict[str, object]:
     if row.error is not None or row.vector is None:
         return {"item": row.name, **failure(row)}
     # The shortest digits that give the very number back.
-    return {"item": row.name, "space": space, "embedding": [float(str(v)) for v in row.vector]}
+    numbers = [float(str(v)) for v in row.vector]
+    return {"item": row.name, "space": space, "embedding": numbers, **remark(row)}

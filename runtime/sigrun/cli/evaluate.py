@@ -5,33 +5,37 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sigrun.artifact import Artifact
-from sigrun.choice import FORMS
+from sigrun.choice import FORMS, candidates
 from sigrun.cli.evaluate_text import comparison_text, evaluation_text
 from sigrun.cli.label_options import chosen_labels
 from sigrun.cli.loading import add_model_options, load_model
 from sigrun.cli.shell import OK, UsageError, at_least_one, note, raw_help
+from sigrun.embeddings import same_space
 from sigrun.errors import OutputError
 from sigrun.evaluation import (
     Comparison,
     Dataset,
     Evaluation,
-    class_name,
+    classes_among,
     compare,
     evaluate,
     evaluation_plot,
     read_classes,
 )
 from sigrun.labels import LabelSet
+from sigrun.manifest import TOWERS, TowerName
 from sigrun.output import finished, refuse_existing
 from sigrun.progress import Progress
 from sigrun.templates import ENSEMBLES
+from sigrun.towers import no_such_tower
 
 FORMAT = 1  # of the JSON
+PLOT = ".svg"
 
 
 def add_to(commands: Any) -> None:
@@ -103,8 +107,9 @@ def add_to(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, and print or write the figures."""
-    _check(arguments)
+    _check_labels(arguments)
     labels = LabelSet.load(arguments.label_set) if arguments.label_set else None
+    _check(arguments, labels)
     dataset = _dataset(arguments, labels)
     found = _evaluate(arguments, dataset, labels)
     comparison = None
@@ -114,40 +119,75 @@ def run(arguments: argparse.Namespace) -> int:
             other["compute"] = arguments.compare_compute
         reference = _evaluate(argparse.Namespace(**{**vars(arguments), **other}), dataset, labels)
         comparison = compare(found, reference)
-    if arguments.plot:
-        _write(Path(arguments.plot), evaluation_plot(found, comparison), arguments.force)
-    if arguments.json:
-        text = json.dumps(_record(arguments, found, comparison), indent=1, ensure_ascii=True, allow_nan=False)
-        if arguments.json != "-":
-            _write(Path(arguments.json), f"{text}\n", arguments.force)
-        else:
-            print(text)
-    if arguments.json != "-":
-        print("\n".join(evaluation_text(found)))
-        if comparison is not None:
-            print("\n".join(["", *comparison_text(comparison)]))
+    record = json.dumps(_record(arguments, found, comparison), indent=1, ensure_ascii=True, allow_nan=False)
+    try:
+        if arguments.json and arguments.json != "-":
+            _write(Path(arguments.json), f"{record}\n", arguments.force)
+        if arguments.plot:
+            _write(Path(arguments.plot), evaluation_plot(found, comparison), arguments.force)
+    finally:  # hours of work are not lost to a full disk
+        print(record if arguments.json == "-" else _text(found, comparison))
     return OK
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    """Refuse at once what would fail after hours."""
+def _text(found: Evaluation, comparison: Comparison | None) -> str:
+    lines = [] if comparison is None else ["", *comparison_text(comparison)]
+    return "\n".join([*evaluation_text(found), *lines])
+
+
+def _check_labels(arguments: argparse.Namespace) -> None:
     ways = [name for name in ("template", "ensemble", "label_set") if getattr(arguments, name)]
     if len(ways) > 1:
         raise UsageError(
             "give --template, --ensemble or --label-set, not several: each says what the labels are"
         )
+
+
+def _check(arguments: argparse.Namespace, labels: LabelSet | None) -> None:
+    """Refuse at once what would fail after hours."""
     if _compares(arguments) and not _differs(arguments):
         raise UsageError(
             "the artifact would be compared with itself", hint="name another artifact or --compare-compute"
         )
     if arguments.compare is not None:
-        Artifact.open(arguments.compare).close()
+        _check_other(arguments.compare, labels)
+    elif arguments.compare_compute is not None:
+        _check_forms(arguments)
+    if arguments.plot and Path(arguments.plot).suffix.lower() != PLOT:
+        raise OutputError(f"{arguments.plot}: drawings are written as {PLOT}", hint="name the file so")
     for name in (arguments.plot, None if arguments.json == "-" else arguments.json):
         if name:
             path = Path(name)
             refuse_existing(path, force=arguments.force)
             if not path.parent.is_dir():
                 raise OutputError(f"{path}: cannot write: there is no folder {path.parent}")
+
+
+def _check_other(artifact: str, labels: LabelSet | None) -> None:
+    """Refuse an artifact that could not be evaluated once its turn comes."""
+    with Artifact.open(artifact) as other:
+        needed: tuple[TowerName, ...] = TOWERS if labels is None else ("image",)
+        for tower in needed:
+            if tower not in other.towers:
+                raise no_such_tower(other, tower)
+        if labels is not None:
+            same_space(other.manifest.space, labels.space)
+
+
+def _check_forms(arguments: argparse.Namespace) -> None:
+    """Refuse two names of one compute form, such as ``auto`` and what it stands for here."""
+    with Artifact.open(arguments.artifact) as artifact:
+        if "image" not in artifact.towers:
+            return  # whoever runs it says so
+        first, second = (
+            candidates(artifact, "image", compute, arguments.provider)[0].form
+            for compute in (arguments.compute, arguments.compare_compute)
+        )
+    if first == second:
+        raise UsageError(
+            f"form {first} would be compared with itself: that is what --compute {arguments.compute} is here",
+            hint="name another --compare-compute, or another artifact with --compare",
+        )
 
 
 def _compares(arguments: argparse.Namespace) -> bool:
@@ -167,19 +207,8 @@ def _dataset(arguments: argparse.Namespace, labels: LabelSet | None) -> Dataset:
     if arguments.classes:
         classes = read_classes(arguments.classes)
     elif labels is not None:
-        known = set(labels.labels)
-        folders = _subfolders(arguments.folder)
-        classes = {name: name if name in known else class_name(name) for name in folders} or None
+        classes = classes_among(arguments.folder, labels.labels) or None
     return Dataset.from_folder(arguments.folder, classes=classes, limit=arguments.limit, seed=arguments.seed)
-
-
-def _subfolders(folder: str) -> Sequence[str]:
-    try:
-        return [
-            path.name for path in Path(folder).iterdir() if path.is_dir() and not path.name.startswith(".")
-        ]
-    except (OSError, ValueError):
-        return []  # whoever opens it next says why
 
 
 def _evaluate(arguments: argparse.Namespace, dataset: Dataset, labels: LabelSet | None) -> Evaluation:

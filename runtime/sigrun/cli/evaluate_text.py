@@ -45,6 +45,8 @@ def evaluation_text(found: Evaluation) -> Iterator[str]:
         ],
     )
     yield from _list("could not be read", [error.message for _, error in sorted(found.images.errors.items())])
+    remarks = sorted(found.images.notes.items())
+    yield from _list("notes on pictures", [f"{found.dataset.name(row)}: {said}" for row, said in remarks])
     yield from _list("notes", list(found.notes))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 
 from sigrun.cli.lines import read_lines
 from sigrun.cli.shell import UsageError, note
@@ -19,7 +20,9 @@ def add_label_options(parser: argparse.ArgumentParser) -> None:
         "--label", action="append", default=[], metavar="TEXT", help="a label; repeat for more"
     )
     group.add_argument(
-        "--labels", metavar="FILE", help="a text file with one label a line; - for standard input"
+        "--labels",
+        metavar="FILE",
+        help="a text file with one label a line, empty lines left out; - for standard input",
     )
     group.add_argument(
         "--label-set", metavar="FILE", help="labels that `sigrun labels` embedded before; needs no text tower"
@@ -66,6 +69,10 @@ def chosen_labels(arguments: argparse.Namespace, model: Siglip) -> LabelSet:
     labels = arguments.label + (read_lines(arguments.labels, "labels") if arguments.labels else [])
     if not labels:
         raise UsageError(f"there are no labels to score: {arguments.labels} is empty")
+    given, labels = labels, list(dict.fromkeys(labels))
+    if len(labels) < len(given) and not arguments.quiet:
+        (again, _), *_ = Counter(given).most_common(1)
+        note("sigrun", f"labels given twice count once, {again[:60]!r} among them: {len(labels):,} are left")
     templates = ENSEMBLES[arguments.ensemble] if arguments.ensemble else arguments.template or ["{}"]
     with Progress("embedding labels", len(labels), "labels", quiet=arguments.quiet) as bar:
         chosen = model.label_set(labels, templates=templates, on_progress=bar.advance)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
 from sigrun.cli.label_options import add_label_options, check_label_options, chosen_labels
 from sigrun.cli.loading import add_model_options, load_model
 from sigrun.cli.shell import FAILED, OK, UsageError, complain, json_line, note, plain, raw_help
-from sigrun.errors import OutputError, PictureError, TextError
-from sigrun.evaluation.dataset import Dataset, class_name
+from sigrun.errors import OutputError, TextError
+from sigrun.evaluation import Dataset, classes_among
 from sigrun.labels import SUFFIX, LabelSet
 from sigrun.model import Siglip
 from sigrun.output import refuse_existing
@@ -80,6 +79,8 @@ def _make(arguments: argparse.Namespace, output: Path) -> tuple[LabelSet, bool]:
             hint=f"to show it: sigrun labels NAME{SUFFIX}; to calibrate it, add --examples FOLDER",
         )
     check_label_options(arguments)
+    if output.absolute() == Path(arguments.file).absolute():
+        raise UsageError(f"{output} is the model: the label set needs a file of its own")
     refuse_existing(output, force=arguments.force)  # before minutes of work, not after them
     if not output.parent.is_dir():
         raise OutputError(f"{output}: cannot write: there is no folder {output.parent}")
@@ -114,13 +115,7 @@ def _calibrated(arguments: argparse.Namespace, model: Siglip, labels: LabelSet) 
 
 def _examples(folder: str, labels: LabelSet) -> Dataset:
     """Pictures in a folder per label; a folder is named as its label, or with ``-`` or ``_`` for spaces."""
-    try:
-        found = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
-        names = sorted(name for name in found if not name.startswith("."))
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or error
-        raise PictureError(f"{folder}: cannot read the examples: {reason}") from error
-    classes = {name: name if name in labels.labels else class_name(name) for name in names}
+    classes = classes_among(folder, labels.labels)
     for name, text in classes.items():
         if text not in labels.labels:
             raise TextError(
@@ -148,15 +143,17 @@ def _record(path: str, labels: LabelSet) -> dict[str, object]:
 
 
 def _table(path: str, labels: LabelSet) -> str:
-    record = _record(path, labels)
+    record, scoring = _record(path, labels), labels.constants(None)
     names = [name for name, listed in ENSEMBLES.items() if listed == labels.templates]
     kind = "calibrated" if labels.scoring is not None else "those of the model that scores; of this one:"
-    constants = f"logit scale {record['logit_scale']}, bias {record['logit_bias']}"
+    constants = (
+        None if scoring is None else f"logit scale {scoring.logit_scale:.4f}, bias {scoring.logit_bias:.4f}"
+    )
     rows = {
         "model": record["model"] or "not known",
         "space": labels.space,
         "canonical text": record["canonicalisation"] or "not known",
-        "scoring": f"{kind} {constants}" if record["logit_scale"] is not None else "not known",
+        "scoring": "not known" if constants is None else f"{kind} {constants}",
         "templates": f"the {len(labels.templates)} of {names[0]}" if names else _some(labels.templates),
         "labels": f"{len(labels)}, vectors of {record['width']} numbers",
     }

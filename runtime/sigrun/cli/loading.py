@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 from typing import Any
+
+from PIL import _imaging
 
 from sigrun.choice import FORMS
 from sigrun.cli.shell import at_least_one
@@ -11,7 +15,12 @@ from sigrun.model import Siglip
 from sigrun.pixels import DEFAULT_MAX_PIXELS
 
 
-def add_model_options(parser: argparse.ArgumentParser, *, pictures: bool = True) -> None:
+def add_model_options(
+    parser: argparse.ArgumentParser,
+    *,
+    pictures: bool = True,
+    megapixels: int = DEFAULT_MAX_PIXELS // 1_000_000,
+) -> None:
     """Add ``--compute``, ``--provider`` and ``--threads``, and those for reading pictures."""
     group = parser.add_argument_group("how to run the model")
     group.add_argument(
@@ -38,20 +47,38 @@ def add_model_options(parser: argparse.ArgumentParser, *, pictures: bool = True)
         group.add_argument(
             "--max-megapixels",
             type=at_least_one,
-            default=DEFAULT_MAX_PIXELS // 1_000_000,
             metavar="N",
-            help="refuse larger pictures before decoding them (default: %(default)s)",
+            help=f"refuse larger pictures before decoding them (default: {megapixels})",
         )
+
+
+def max_pixels(arguments: argparse.Namespace, otherwise: int = DEFAULT_MAX_PIXELS) -> int:
+    """The limit that ``--max-megapixels`` sets; without it the runtime's own, to the pixel."""
+    given: int | None = arguments.max_megapixels
+    return otherwise if given is None else given * 1_000_000
+
+
+def quiet_decoders() -> None:
+    """Keep libtiff from writing on stderr, a line for each spoiled line of a picture: Sigrun says what is wrong.
+
+    This is for commands, whose process is their own: as a library Sigrun changes no setting of others. Where
+    libtiff's functions cannot be reached, as in Pillow's wheels for Windows, it goes on writing.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        pillow = ctypes.CDLL(_imaging.__file__)  # through it the libraries that it is linked with
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            getattr(pillow, name)(None)
 
 
 def load_model(arguments: argparse.Namespace) -> Siglip:
     """The model that the command line names."""
+    quiet_decoders()
     options: dict[str, Any] = {
         "compute": arguments.compute,
         "provider": arguments.provider,
         "threads": arguments.threads,
     }
     if "max_megapixels" in arguments:
-        options["max_pixels"] = arguments.max_megapixels * 1_000_000
+        options["max_pixels"] = max_pixels(arguments)
         options["decode"] = arguments.decode
     return Siglip.load(arguments.artifact, **options)

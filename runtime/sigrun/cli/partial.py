@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sigrun.errors import OutputError
-from sigrun.locks import lock
+from sigrun.locks import only_writer
 
 SUFFIX = ".partial"
 FORMAT = 1
@@ -99,6 +99,10 @@ class Partial:
             OutputError: the folder is another run's, damaged, in use, or cannot be written.
         """
         folder = output.with_name(output.name + SUFFIX)
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(
+                f"{folder}, where finished rows would lie, is a file", hint="move it away first"
+            )
         try:
             folder.mkdir(exist_ok=True)
             alien = sorted({path.name for path in folder.iterdir()} - OURS)
@@ -107,7 +111,7 @@ class Partial:
                     f"{folder} holds files that are not Sigrun's: nothing is written there",
                     hint="move it away first",
                 )
-            with _locked(folder):
+            with only_writer(folder / LOCK):
                 if restart:
                     _emptied(folder)
                 partial = cls(folder, shapes)
@@ -236,16 +240,3 @@ def _hash(file: BinaryIO, nbytes: int) -> str:
 def _emptied(folder: Path) -> None:
     for name in OURS - {LOCK}:
         (folder / name).unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder; the lock goes with the process, however that ends."""
-    with (folder / LOCK).open("a+b") as file:
-        try:
-            lock(file)
-        except (BlockingIOError, PermissionError) as error:
-            raise OutputError(f"{folder}: another process is writing there", hint="let it finish") from error
-        except OSError:  # a network folder without locks
-            pass
-        yield

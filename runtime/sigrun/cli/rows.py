@@ -17,7 +17,8 @@ from sigrun.model import Siglip
 from sigrun.progress import Progress
 
 TEXTS = 64  # texts at a time
-MOST_NAME = 200  # characters of a name in a note; data: URIs are longer
+MOST_NAME = 200  # characters of a name or text in a note; data: URIs are longer
+CUT = "longer than the model reads; its end is ignored"
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,7 @@ def embedded_pictures(model: Siglip, pictures: Iterable[Found], *, features: boo
         while (error := waiting[0].error) is not None:
             yield Row(waiting.popleft().name, None, error)
         name = waiting.popleft().name
-        said = None if done.note is None else f"{name[:MOST_NAME]}: {done.note}"
-        yield Row(name, done.vector, done.error, done.features, said)
+        yield Row(name, done.vector, done.error, done.features, done.note)
     for found in waiting:
         yield Row(found.name, None, found.error)
 
@@ -74,19 +74,24 @@ def embedded_texts(model: Siglip, texts: Iterable[str]) -> Iterator[Row]:
                     yield from embedded_texts(model, [text])
             continue
         for row, text in enumerate(batch):
-            cut = f"longer than the model reads; its end is ignored: {text[:60]!r}"
-            yield Row(text, found.vectors[row], note=cut if row in found.cut else None)
+            yield Row(text, found.vectors[row], note=CUT if row in found.cut else None)
 
 
 def report(row: Row, bar: Progress, *, quiet: bool) -> bool:
     """Say on stderr what there is to say of a row; whether it failed."""
     if row.note is not None and not quiet:
         bar.close()
-        note("sigrun", row.note)
+        name = row.name if len(row.name) <= MOST_NAME else f"{row.name[:MOST_NAME]}…"
+        note("sigrun", f"{name}: {row.note}")
     if row.error is not None:
         bar.close()
         complain("sigrun", row.error)
     return row.error is not None
+
+
+def remark(row: Row) -> dict[str, object]:
+    """What there is to know of a row that did not fail, for JSON; mostly nothing."""
+    return {} if row.note is None else {"note": row.note}
 
 
 def failure(row: Row) -> dict[str, object]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sigrun.cli.loading import max_pixels
 from sigrun.cli.partial import FEATURES, SUFFIX, VECTORS, Part, Partial
 from sigrun.cli.rows import Row, report
 from sigrun.cli.shell import FAILED, OK, note
@@ -141,7 +142,7 @@ def _settings(arguments: argparse.Namespace, model: Siglip, items: Sequence[Foun
         "compute": running.compute,
         "provider": running.provider,
         "decode": arguments.decode,
-        "max_pixels": arguments.max_megapixels * 1_000_000,
+        "max_pixels": max_pixels(arguments),
         "features": arguments.features,
     }
 

@@ -7,10 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+from sigrun.cli.indexes import note_difference
 from sigrun.cli.loading import add_model_options, load_model
 from sigrun.cli.shell import OK, UsageError, at_least_one, note, raw_help
 from sigrun.errors import SigrunError
 from sigrun.labels import LabelSet
+from sigrun.search import SearchIndex
 
 TOKEN_VARIABLE = "SIGRUN_SERVE_TOKEN"
 _MEGAPIXELS = 50
@@ -27,6 +29,7 @@ def add_to(commands: Any) -> None:
   sigrun serve MODEL.gguf
   sigrun serve MODEL.gguf --port 8080 --preload image --preload text
   sigrun serve MODEL.gguf --label-set birds=birds.labels.safetensors
+  sigrun serve MODEL.gguf --index ~/Pictures.sigrun
   sigrun serve MODEL.gguf --host 0.0.0.0 --token-file token.txt""",
         formatter_class=raw_help,
     )
@@ -34,7 +37,7 @@ def add_to(commands: Any) -> None:
     _add_address(parser)
     _add_model(parser)
     _add_limits(parser)
-    add_model_options(parser)
+    add_model_options(parser, megapixels=_MEGAPIXELS)
     parser.set_defaults(run=run, max_megapixels=_MEGAPIXELS)
 
 
@@ -86,6 +89,14 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=FILE",
         help="labels that clients may name; may be repeated",
+    )
+    group.add_argument(
+        "--index", metavar="INDEX", help="an index that clients may search, made by `sigrun index`"
+    )
+    group.add_argument(
+        "--other-variant",
+        action="store_true",
+        help="allow an index that another variant or compute form of the model made",
     )
     group.add_argument(
         "--preload",
@@ -173,6 +184,8 @@ def run(arguments: argparse.Namespace) -> int:
         names=tuple(arguments.allow_host),
         aliases=tuple(arguments.model_name),
         label_sets=_label_sets(arguments.label_set),
+        index=None if arguments.index is None else Path(arguments.index),
+        other_variant=arguments.other_variant,
         preload=tuple(dict.fromkeys(arguments.preload)),
         log=not arguments.quiet,
         limits=limits,
@@ -181,7 +194,12 @@ def run(arguments: argparse.Namespace) -> int:
     security.check_settings(chosen)  # before anything is loaded
     if chosen.token is None and chosen.anyone:
         note("sigrun", "no token is asked for: everybody who can reach this machine may use the model")
-    server.serve(load_model(arguments), chosen)
+    model = load_model(arguments)
+    if chosen.index is not None and chosen.other_variant:
+        with SearchIndex.open(chosen.index, model, other_variant=True) as index:
+            if index.difference is not None:
+                note_difference(index)
+    server.serve(model, chosen)
     return OK
 
 

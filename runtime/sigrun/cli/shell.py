@@ -53,6 +53,16 @@ def command_line(program: str, description: str, commands: Sequence[Command]) ->
     return root
 
 
+def run_program(
+    program: str, make_parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None
+) -> int:
+    """As :func:`run_command`, for a parser that is yet to be made: loading the commands takes a while, and an
+    interrupt or a missing package is met there as it is later.
+    """
+    open_streams()
+    return guarded(program, lambda: run_command(make_parser(), argv))
+
+
 def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     """Parse a command line and run the subcommand it names; the result is the exit code.
 
@@ -60,6 +70,9 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> 
     its last positional argument takes the rest of them wherever they stand.
     """
     open_streams()
+    if not (sys.argv[1:] if argv is None else argv):  # somebody who looks what there is
+        parser.print_help(sys.stderr)
+        return USAGE
     arguments, rest = parser.parse_known_args(argv)
     more = getattr(arguments, "more", None)
     if more is not None and not any(word.startswith("-") for word in rest):
@@ -89,7 +102,10 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 @contextmanager
 def _plain_warnings(program: str) -> Iterator[None]:
-    """Show the runtime's own warnings as notes, without the line of code that they come from."""
+    """Show the runtime's own warnings as notes, without the line of code that they come from.
+
+    Pillow's are not shown: they name no file, and what becomes of a picture is said anyway.
+    """
     before = warnings.showwarning
 
     def show(
@@ -102,7 +118,7 @@ def _plain_warnings(program: str) -> Iterator[None]:
     ) -> None:
         if issubclass(category, ProviderWarning):
             note(program, str(message))
-        else:
+        elif "PIL" not in Path(filename).parts:
             before(message, category, filename, lineno, file, line)
 
     warnings.showwarning = show
@@ -113,7 +129,12 @@ def _plain_warnings(program: str) -> Iterator[None]:
 
 
 def open_streams() -> None:
-    """Make printing safe: closed streams swallow it, and no character can fail for want of an encoding."""
+    """Make printing safe: closed streams swallow it, and no character can fail for want of an encoding.
+
+    Standard input that is closed is empty.
+    """
+    if sys.stdin is None:
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 (until exit)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

@@ -12,7 +12,7 @@ compare(small, full).paired.difference
 from __future__ import annotations
 
 from sigrun.evaluation.comparison import Comparison, compare
-from sigrun.evaluation.dataset import Dataset, class_name, read_classes
+from sigrun.evaluation.dataset import Dataset, class_name, classes_among, read_classes
 from sigrun.evaluation.measure import ClassResult, Confusion, Evaluation, evaluate
 from sigrun.evaluation.plot import evaluation_plot
 
@@ -23,6 +23,7 @@ __all__ = [
     "Dataset",
     "Evaluation",
     "class_name",
+    "classes_among",
     "compare",
     "evaluate",
     "evaluation_plot",

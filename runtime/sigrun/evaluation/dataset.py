@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from sigrun.errors import PictureError, TextError
-from sigrun.gather import is_picture_name, pictures_in, safe
+from sigrun.gather import decoded, is_picture_name, pictures_in, safe
 from sigrun.pictures import Picture
 
 MOST_NAMED = 5  # names listed in a note
@@ -161,6 +161,18 @@ def class_name(folder: str) -> str:
     return " ".join(name.replace("_", " ").split()) or folder
 
 
+def classes_among(path: str | os.PathLike[str], labels: Iterable[str]) -> dict[str, str]:
+    """Folder name → text of its class, for folders in ``path`` that are named as labels are, or as :func:`class_name`
+    reads them; a text that is no label is for the caller to refuse.
+
+    Raises:
+        PictureError: the folder cannot be read.
+    """
+    known = set(labels)
+    folders, _, _ = _folders(Path(path))
+    return {name: name if name in known else class_name(name) for name in folders}
+
+
 def read_classes(path: str | os.PathLike[str]) -> dict[str, str]:
     """Folder name → text of its class, from a file: a JSON object, or a line each with a tab between the two.
 
@@ -171,7 +183,7 @@ def read_classes(path: str | os.PathLike[str]) -> dict[str, str]:
     try:
         with Path(path).open("rb") as file:
             data = file.read(MOST_CLASS_FILE + 1)
-        text = data.decode("utf-8-sig")
+        text = decoded(data)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or it is not UTF-8
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise TextError(f"{shown}: cannot read the classes: {reason}") from error

@@ -64,7 +64,8 @@ class Evaluation:
         subject: what ran: path, model, variant, compute, provider, space.
         dataset: the pictures.
         labels: the possible answers and their embeddings.
-        images: the pictures' embeddings, one row each; those that could not be read are among its errors.
+        images: the pictures' embeddings, one row each; those that could not be read are among its errors, and what
+            is to be known of others, such as that one is the first of 12 frames, among its notes.
         scoring: the constants that made logits of cosines.
         truths: int64 [n], the label of each picture's class.
         answers: int64 [n], the label that scored best; -1 where the picture could not be read. A label that scores
@@ -187,6 +188,10 @@ class Evaluation:
                 {"picture": self.dataset.name(row), "error": error.message, "hint": error.hint}
                 for row, error in sorted(self.images.errors.items())
             ],
+            "picture_notes": [
+                {"picture": self.dataset.name(row), "note": note}
+                for row, note in sorted(self.images.notes.items())
+            ],
             "notes": list(self.notes),
         }
 
@@ -239,11 +244,14 @@ def evaluate(
     started = time.perf_counter()
     vectors = np.full((len(dataset.pictures), width), np.nan, np.float32)
     errors: dict[int, PictureError] = {}
+    remarks: dict[int, str] = {}
     for found in model.iter_images(dataset.pictures):
         if found.error is not None:
             errors[found.row] = found.error
         else:
             vectors[found.row] = found.vector
+        if found.note is not None:
+            remarks[found.row] = found.note
         if on_progress is not None:
             on_progress(1)
     seconds = time.perf_counter() - started
@@ -253,7 +261,7 @@ def evaluate(
             hint=errors[0].hint,
         )
     truths = np.array([column[dataset.classes[truth]] for truth in dataset.truths], np.int64)
-    images = Embeddings(vectors, model.space, errors)
+    images = Embeddings(vectors, model.space, errors, notes=remarks)
     answers, rivals = _judged(images, chosen, scoring, truths)
     notes = (*dataset.notes, *_doubtful(chosen))
     return Evaluation(

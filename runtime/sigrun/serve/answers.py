@@ -16,6 +16,7 @@ from sigrun.labels import LabelSet
 from sigrun.scores import Scoring, cosines, probability, scaled, softmax
 from sigrun.serve.errors import ApiError, error_object, unprocessable
 from sigrun.serve.items import Bad, Item, Text
+from sigrun.serve.searching import Listed
 from sigrun.serve.shapes import Activation, Classify
 from sigrun.serve.vectors import Vector
 
@@ -162,6 +163,12 @@ def pair_score(left: Vector, right: Vector, scoring: Scoring | None, activation:
     if activation == "cosine" or scoring is None:
         return min(1.0, max(-1.0, float(cosine[0])))
     return float(activated(cosine, scoring, activation)[0])
+
+
+def hit_row(index: int, listed: Listed, thumbnails: str) -> dict[str, Any]:
+    """A row of ``/v1/search``: the hit as ``sigrun search --json`` has it, its path below the indexed folder."""
+    row = {"object": "hit", "index": index, **listed.hit.to_json()}
+    return row | {"path": listed.path, "thumbnail": thumbnails + listed.name}
 
 
 def new_id(kind: str) -> str:

@@ -19,12 +19,13 @@ from sigrun.serve.body import parse_json
 from sigrun.serve.engine import Engine
 from sigrun.serve.errors import ApiError
 from sigrun.serve.fetch import Fetcher
-from sigrun.serve.memory import resident_bytes
+from sigrun.serve.memory import Tide, resident_bytes
 from sigrun.serve.metrics import Metrics
 from sigrun.serve.middleware import Guard, Log, log_line
 from sigrun.serve.openapi import description
 from sigrun.serve.pages import page
-from sigrun.serve.routes import ROUTES, Answer
+from sigrun.serve.routes import ROUTES, Answer, the_index
+from sigrun.serve.search_request import THUMBNAILS
 from sigrun.serve.security import Names
 from sigrun.serve.settings import ServeSettings
 
@@ -47,7 +48,7 @@ class Service:
         self.admission = Admission(settings.limits)
         self.engine = Engine(model, settings, observe=self._batch_done, fetcher=fetcher)
         self._log = log
-        self._stopping = False
+        self._tide = Tide()
 
     def app(self) -> ASGIApp:
         """The ASGI application."""
@@ -59,6 +60,7 @@ class Service:
             Route("/metrics", self._metrics),
             Route("/v1/models", self._models),
             Route("/v1/models/{name:path}", self._model),
+            Route(THUMBNAILS + "{name}", self._thumbnail),
             *(Route(path, self._computing(path), methods=["POST"]) for path in ROUTES),
         ]
         return Guard(
@@ -79,7 +81,6 @@ class Service:
         try:
             yield
         finally:
-            self._stopping = True
             idle.cancel()
             await asyncio.to_thread(self.engine.close, self.settings.limits.stop_seconds)
 
@@ -108,11 +109,16 @@ class Service:
         return JSONResponse({"status": "loading" if loading else "ok"})
 
     async def _models(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [self.engine.describe()]})
+        return JSONResponse({"object": "list", "data": [await self.engine.describe()]})
 
     async def _model(self, request: Request) -> Response:
         self.engine.check_model(request.path_params["name"])
-        return JSONResponse(self.engine.describe())
+        return JSONResponse(await self.engine.describe())
+
+    async def _thumbnail(self, request: Request) -> Response:
+        found = await the_index(self.engine).thumbnail(request.path_params["name"])
+        headers = {"content-security-policy": "default-src 'none'; sandbox"}
+        return Response(found, media_type="image/jpeg", headers=headers)
 
     async def _metrics(self, request: Request) -> Response:
         for name, tower in self.engine.towers.items():
@@ -130,7 +136,8 @@ class Service:
 
     def _computing(self, path: str) -> Callable[[Request], Any]:
         async def compute(request: Request) -> Response:
-            with self.admission.enter() as held:
+            with self.admission.enter() as held, contextlib.ExitStack() as after:
+                after.callback(self._tide.request_ended)
                 raw = await held.body(request)
                 received = len(raw)
                 body = parse_json(raw, self.settings.limits.json_parts)

@@ -8,8 +8,6 @@ from typing import Any, NoReturn
 
 from sigrun.serve.errors import ApiError, unprocessable
 
-MOST_DEPTH = 16
-
 
 def parse_json(body: bytes, most_parts: int) -> dict[str, Any]:
     """The object that a body holds.
@@ -27,7 +25,7 @@ def parse_json(body: bytes, most_parts: int) -> dict[str, Any]:
             code="too_large",
         )
     try:
-        found = json.loads(body.decode("utf-8"), parse_constant=_refuse)
+        found = json.loads(body.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=_once)
     except UnicodeDecodeError as error:
         raise ApiError(400, "the request's body is not UTF-8", code="invalid_json") from error
     except RecursionError as error:
@@ -37,6 +35,14 @@ def parse_json(body: bytes, most_parts: int) -> dict[str, Any]:
         raise ApiError(400, f"the request's body is not valid JSON{where}", code="invalid_json") from error
     if not isinstance(found, dict):
         raise ApiError(400, "the request's body must be a JSON object", code="invalid_json")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, unless a name stands in it twice: of two readers each might believe another one."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ApiError(400, "the request's JSON has an object with the same name twice", code="invalid_json")
     return found
 
 

@@ -19,6 +19,7 @@ from sigrun.scores import Scoring
 from sigrun.serve.errors import ApiError, unprocessable
 from sigrun.serve.fetch import Fetcher
 from sigrun.serve.items import Bad, Bytes, Item, Remote, Text, too_large
+from sigrun.serve.searching import ServedIndex
 from sigrun.serve.settings import ServeSettings
 from sigrun.serve.tower import ServedTower
 from sigrun.serve.vectors import Vector
@@ -53,6 +54,9 @@ class Engine:
                     f"not {model.space}",
                     hint="make it again with this model",
                 )
+        self.index: ServedIndex | None = None
+        if settings.index is not None:
+            self.index = ServedIndex(settings.index, model, other_variant=settings.other_variant)
 
     @property
     def name(self) -> str:
@@ -161,7 +165,7 @@ class Engine:
             )
         return scoring
 
-    def describe(self) -> dict[str, Any]:
+    async def describe(self) -> dict[str, Any]:
         """The model, for ``/v1/models``."""
         info = self.model.info
         towers = {}
@@ -192,6 +196,7 @@ class Engine:
             "towers": towers,
             "label_sets": {name: len(labels) for name, labels in sorted(self.settings.label_sets.items())},
             "url_hosts": list(self.settings.fetch.hosts),
+            "index": None if self.index is None else {"pictures": await self.index.count()},
         }
 
     async def preload(self) -> None:
@@ -220,6 +225,8 @@ class Engine:
         end = time.monotonic() + seconds
         for tower in self.towers.values():
             tower.close(max(0.1, end - time.monotonic()))
+        if self.index is not None:
+            self.index.close()
         self.model.close()
 
     def _tower(self, tower: TowerName) -> ServedTower:

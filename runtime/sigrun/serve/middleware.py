@@ -67,6 +67,7 @@ class Guard:
         self._limits = limits
         self._log = log
         self._paths = paths
+        self._prefixes = {path.partition("{")[0]: path for path in paths if "{" in path}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -103,6 +104,14 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         self._names.check(headers.get("host"), headers.get("origin"))
+        if "transfer-encoding" in headers and ("content-length" in headers or scope["http_version"] == "1.0"):
+            raise ApiError(
+                400,
+                "the request says in two ways how long it is: a proxy before this server might see another one",
+                hint="send content-length or transfer-encoding, not both",
+                code="ambiguous_length",
+                close=True,
+            )
         if self._token is None or scope["path"] in OPEN_PATHS:
             return
         if not has_token(headers.get("authorization"), self._token):
@@ -116,7 +125,7 @@ class Guard:
             )
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        path = scope["path"] if scope["path"] in self._paths else "other"
+        path = self._route(scope["path"])
         self._metrics.add("sigrun_requests_total", route=path, status=str(status))
         self._metrics.observe("sigrun_request_seconds", seconds, route=path)
         if self._log is not None:
@@ -133,6 +142,12 @@ class Guard:
                     **noted,
                 }
             )
+
+    def _route(self, path: str) -> str:
+        """The route of a path, which is what is counted and logged: never the path itself."""
+        if path in self._paths:
+            return path
+        return next((route for start, route in self._prefixes.items() if path.startswith(start)), "other")
 
 
 def answer(error: Exception) -> JSONResponse:

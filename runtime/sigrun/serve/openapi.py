@@ -6,6 +6,7 @@ from typing import Any
 
 from sigrun import __version__
 from sigrun.serve.items import MODALITIES
+from sigrun.serve.search_request import MOST_TERMS, MOST_WEIGHT, THUMBNAILS, TOP
 from sigrun.serve.settings import Limits
 from sigrun.serve.shapes import ACTIVATIONS, MOST_TEMPLATES, ON_ERROR, PAIR_ACTIVATIONS, PAIRS
 from sigrun.templates import ENSEMBLES
@@ -17,9 +18,10 @@ _ERRORS = {
     "400": "the body is not JSON",
     "401": "the token is missing or wrong",
     "403": "a page of another site asked",
-    "404": "the model asked for is not served here",
+    "404": "the model asked for is not served here, or there is no index",
     "405": "the route does not take that method",
     "408": "the request came too slowly",
+    "409": "another variant of the model made the index",
     "413": "the request is too large",
     "415": "the content-type is not application/json",
     "421": "the Host header names another server",
@@ -48,10 +50,14 @@ def description(limits: Limits, *, token: bool) -> Schema:
         ),
         "/v1/score": _post("ScoreRequest", "ScoreAnswer", "Score pairs", _SCORE_TEXT),
         "/v1/rerank": _post("RerankRequest", "RerankAnswer", "Rank documents by a query", _RERANK_TEXT),
+        "/v1/search": _post("SearchRequest", "SearchAnswer", "Search the index", _SEARCH_TEXT),
+        THUMBNAILS + "{name}": _get(
+            {}, "A small JPEG of a picture that was found", name=True, kind="image/jpeg"
+        ),
         "/v1/models": _get({"$ref": "#/components/schemas/Models"}, "What is served"),
         "/v1/models/{name}": _get({"$ref": "#/components/schemas/Model"}, "One model", name=True),
         "/health": _get({"$ref": "#/components/schemas/Health"}, "Whether the server lives"),
-        "/metrics": _get(None, "Counts and times in Prometheus' text format"),
+        "/metrics": _get(_TEXT, "Counts and times in Prometheus' text format", kind="text/plain"),
     }
     found: Schema = {
         "openapi": "3.1.0",
@@ -91,6 +97,15 @@ _RERANK_TEXT = (
 )
 
 
+_SEARCH_TEXT = (
+    "Pictures of the server's index, best first. query is a text or a picture, in the shapes of /v1/embeddings, or a "
+    "list of both; an object may have a weight, below 0 against. Of a single text, probability says how likely it "
+    "fits; of a single picture there is a cosine; of several terms score ranks and is no probability. With a "
+    "threshold, only pictures that each text that counts for fits with that probability. Paths are below the indexed "
+    "folder."
+)
+
+
 def _post(request: str, answer: str, summary: str, text: str) -> Schema:
     body = {"application/json": {"schema": {"$ref": f"#/components/schemas/{request}"}}}
     ok = {
@@ -108,10 +123,8 @@ def _post(request: str, answer: str, summary: str, text: str) -> Schema:
     }
 
 
-def _get(schema: Schema | None, summary: str, *, name: bool = False) -> Schema:
-    content = (
-        {"text/plain": {"schema": _TEXT}} if schema is None else {"application/json": {"schema": schema}}
-    )
+def _get(schema: Schema, summary: str, *, name: bool = False, kind: str = "application/json") -> Schema:
+    content = {kind: {"schema": schema}}
     operation: Schema = {
         "summary": summary,
         "responses": {"200": {"description": "done", "content": content}} | _failures(),
@@ -241,8 +254,21 @@ def _requests(limits: Limits) -> dict[str, Schema]:
         activation=activation,
         on_error=failing,
     )
+    far = {"type": "number", "exclusiveMinimum": 0, "maximum": MOST_WEIGHT}
+    near = {"type": "number", "minimum": -MOST_WEIGHT, "exclusiveMaximum": 0}
+    weight = _maybe({"anyOf": [far, near]}, "how much it counts; below 0, against; 1 if it is not given")
+    term: Schema = {"allOf": [{"$ref": "#/components/schemas/Item"}, {"properties": {"weight": weight}}]}
+    terms = {"anyOf": [term, {"type": "array", "items": term, "minItems": 1, "maxItems": MOST_TERMS}]}
+    search = _object(
+        ("query",),
+        model=model,
+        query=terms,
+        top=_maybe({**whole, "maximum": limits.hits}, f"so many; {TOP}, or with a threshold {limits.hits}"),
+        threshold=_maybe({"type": "number", "minimum": 0, "maximum": 1}),
+    )
     found = {
         "EmbeddingRequest": embed,
+        "SearchRequest": search,
         "ClassifyRequest": classify,
         "ScoreRequest": score,
         "RerankRequest": rerank,
@@ -274,9 +300,11 @@ def _answers() -> dict[str, Schema]:
     )
     ranked = _object(("index", "relevance_score"), index=count, relevance_score=_maybe(number),
                      document=_object(("text",), text=_TEXT), error=error)  # fmt: skip
+    hit = _object(("object", "index", "path", "score", "thumbnail"), object={"const": "hit"}, index=count, path=_TEXT,
+                  score=number, cosine=number, logit=number, probability=number, thumbnail=_TEXT)  # fmt: skip
     model = _object(("id", "object", "created", "owned_by", "space", "dimensions", "towers"), id=_TEXT,
                     object={"const": "model"}, created=count, owned_by=_TEXT, space=_TEXT, dimensions=count,
-                    towers={"type": "object"})  # fmt: skip
+                    towers={"type": "object"}, index=_maybe(_object((), pictures=_maybe(count))))  # fmt: skip
 
     def listing(rows: Schema, field: str = "data", *more: str) -> Schema:
         properties = {
@@ -289,6 +317,10 @@ def _answers() -> dict[str, Schema]:
         "ClassifyAnswer": listing(classification, "data", "activation"),
         "ScoreAnswer": listing(pair, "data", "activation", "id"),
         "RerankAnswer": listing(ranked, "results", "activation", "id"),
+        "SearchAnswer": _object(
+            ("object", "model", "space", "searched", "usage", "data"), object={"const": "list"}, model=_TEXT,
+            space=_TEXT, searched=count, usage=usage, data={"type": "array", "items": hit},
+        ),
         "Model": model,
         "Models": _object(("object", "data"), object={"const": "list"},
                           data={"type": "array", "items": {"$ref": "#/components/schemas/Model"}}),

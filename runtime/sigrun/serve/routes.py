@@ -1,4 +1,4 @@
-"""The four routes that compute: a request's JSON in, an answer's JSON out."""
+"""The routes that compute: a request's JSON in, an answer's JSON out."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import Any
 
 from sigrun.labels import LabelSet
 from sigrun.manifest import TowerName
+from sigrun.search import Query, Term
 from sigrun.serve import answers
 from sigrun.serve.engine import Engine
 from sigrun.serve.errors import ApiError, unprocessable
 from sigrun.serve.items import Bad, Item, Text
+from sigrun.serve.search_request import THUMBNAILS, read_search
+from sigrun.serve.searching import ServedIndex
 from sigrun.serve.shapes import Classify, read_classify, read_embed, read_pairs, read_rerank
 from sigrun.serve.vectors import Vector
 
@@ -180,6 +183,50 @@ async def rerank(engine: Engine, body: Mapping[str, Any], patience: float) -> An
     )
 
 
+async def search(engine: Engine, body: Mapping[str, Any], patience: float) -> Answer:
+    """``/v1/search``: pictures of the index that fit texts and pictures, best first."""
+    index = the_index(engine)
+    asked = read_search(body, engine.settings.limits)
+    engine.check_model(asked.model)
+    items: list[Item | Bad] = [*asked.items]
+    found = answers.settled(await engine.vectors(items, patience), "query", many=asked.many, rows=False)
+    terms = tuple(
+        Term(vector.values, "text" if isinstance(item, Text) else "picture", weight)
+        for item, vector, weight in zip(asked.items, found, asked.weights, strict=True)
+        if isinstance(vector, Vector)
+    )
+    hits, count = await index.search(Query(terms), asked.top, asked.threshold, pictures=asked.pictures)
+    rows = [answers.hit_row(number, listed, THUMBNAILS) for number, listed in enumerate(hits)]
+    return Answer(
+        {
+            "object": "list",
+            "model": engine.name,
+            "space": engine.model.space,
+            "searched": count,
+            "usage": _usage(engine, items),
+        },
+        "data",
+        rows,
+        len(rows),
+    )
+
+
+def the_index(engine: Engine) -> ServedIndex:
+    """The index that is served.
+
+    Raises:
+        ApiError: there is none.
+    """
+    if engine.index is None:
+        raise ApiError(
+            404,
+            "this server has no index to search",
+            hint="start it with one: sigrun serve ARTIFACT --index INDEX, which `sigrun index` makes",
+            code="no_index",
+        )
+    return engine.index
+
+
 async def _embedded(
     engine: Engine, items: list[Item | Bad], param: str, patience: float, *, many: bool, rows: bool
 ) -> list[Vector | ApiError]:
@@ -223,4 +270,5 @@ ROUTES: dict[str, Route] = {
     "/v1/classify": classify,
     "/v1/score": score,
     "/v1/rerank": rerank,
+    "/v1/search": search,
 }

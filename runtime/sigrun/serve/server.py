@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import socket
 import sys
 from collections.abc import Callable, Iterator
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sigrun.model import Siglip
 from sigrun.serve.addresses import parse_address
 from sigrun.serve.app import Service
-from sigrun.serve.security import ServeError, check_settings
+from sigrun.serve.errors import ApiError
+from sigrun.serve.security import HEADERS, ServeError, check_settings
 from sigrun.serve.settings import Limits, ServeSettings
 
 _BACKLOG = 256
@@ -107,6 +110,24 @@ def protocol_for(limits: Limits) -> type[H11Protocol]:
                 self._head = self.loop.call_later(
                     limits.body_seconds, self._late
                 )  # a further request has begun
+
+        def send_400_response(self, msg: str) -> None:
+            """Answer what is not HTTP in the shape of all errors, unless an answer has begun."""
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                error = ApiError(400, "this is not HTTP as the server speaks it", code="invalid_http")
+                body = json.dumps(error.to_json()).encode()
+                headers = [("content-type", "application/json"), ("content-length", str(len(body))),
+                           ("connection", "close"), *HEADERS]  # fmt: skip
+                for event in (
+                    h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+                    h11.Data(data=body),
+                    h11.EndOfMessage(),
+                ):
+                    self.transport.write(self.conn.send(event) or b"")
+            if self.cycle is not None and not self.cycle.response_complete:
+                self.cycle.disconnected = True  # whoever reads the rest of the request learns that it ended
+                self.cycle.message_event.set()
+            self.transport.close()
 
         def pause_writing(self) -> None:
             super().pause_writing()

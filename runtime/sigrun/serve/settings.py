@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sigrun.labels import LabelSet
 from sigrun.manifest import TowerName
@@ -24,6 +25,7 @@ class Limits:
         items: most pictures and texts in one request.
         queue: most pictures or texts that wait for one tower.
         predictions: most scores in one answer of ``/v1/classify``.
+        hits: most pictures in one answer of ``/v1/search``.
         picture_bytes: most bytes of one picture's file.
         text_characters: most characters of one text.
         json_parts: most values in one request's JSON.
@@ -44,6 +46,7 @@ class Limits:
     items: int = 1024
     queue: int = 2048
     predictions: int = 100_000
+    hits: int = 1000
     picture_bytes: int = 20 * MIB
     text_characters: int = 10_000
     json_parts: int = 100_000
@@ -88,6 +91,8 @@ class ServeSettings:
         names: further names under which this machine may be addressed.
         aliases: further names under which the model may be asked for.
         label_sets: label sets that clients may name.
+        index: an index of pictures that clients may search.
+        other_variant: whether it may be of another variant or compute form than the model.
         preload: towers to load before the first request.
         log: whether each request is logged, without its contents.
         limits: how much is taken on.
@@ -101,6 +106,8 @@ class ServeSettings:
     names: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     label_sets: Mapping[str, LabelSet] = field(default_factory=dict)
+    index: Path | None = None
+    other_variant: bool = False
     preload: tuple[TowerName, ...] = ()
     log: bool = True
     limits: Limits = Limits()

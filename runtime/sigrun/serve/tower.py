@@ -115,6 +115,7 @@ class ServedTower:
 
     def _loading_ended(self, task: asyncio.Task[None]) -> None:
         self._loading = None
+        self.last_used = time.monotonic()  # whoever was told to come again shall find it
         if not task.cancelled():
             task.exception()  # those who waited were told
 
