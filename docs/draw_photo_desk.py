@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.photo_desk_driver import DEMO, screen, wait  # noqa: E402
+from tests.photo_desk_driver import DEMO, Desk, screen  # noqa: E402
 
 ARTIFACT = ROOT / "models/emoji-siglip-patch10-60/emoji-siglip-patch10-60-q4_k_m.gguf"
 QUERY = "fruit, bird, vehicle, food, music"
@@ -30,21 +30,14 @@ def main() -> int:
         pictures = Path(home) / "Pictures" / "drawings"
         shutil.copytree(DEMO, pictures, ignore=shutil.ignore_patterns("*.txt"))
         from photo_desk import theme
-        from photo_desk.window import Window
         from PySide6.QtWidgets import QApplication
 
-        app = QApplication([])
-        theme.prepare(app)
-        window = Window(Path(home) / "data")
-        window.resize(1120, 760)
-        window.show()
-        window.begin(artifact=ARTIFACT, folder=pictures, query=QUERY, scheme="light")
-        pages, desk = window.pages, window.desk
-        wait(lambda: pages.currentWidget() is window.bench, "the main page")
-        wait(lambda: desk.total and desk.done == desk.total and window.bench._group.buttons(), "the scores")
-        wait(lambda: not desk.busy, "the end of the work")
-        window.grab().save(str(ROOT / "docs/photo_desk.png"))
-        window.close()
+        theme.prepare(QApplication([]))
+        with Desk(Path(home) / "data", artifact=ARTIFACT, folder=pictures, scheme="light") as desk:
+            desk.window.resize(1120, 760)
+            desk.settle()
+            desk.ask(QUERY)
+            desk.window.grab().save(str(ROOT / "docs/photo_desk.png"))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QSize, Qt
@@ -109,7 +110,7 @@ class Bench(QWidget):
         desk = self._desk
         if desk is None:
             return
-        self.where.setText("" if desk.folder is None else str(desk.folder))
+        self.where.setText("" if desk.folder is None else _short(desk.folder))
         self.folder.setText("Choose a &folder …" if desk.folder is None else "Another &folder …")
         if desk.folder is None:
             self.say("Choose a folder of pictures.")
@@ -214,3 +215,11 @@ class Bench(QWidget):
         column.addWidget(holder, 1)
         column.addLayout(foot)
         self.grid.setIconSize(QSize(180, 150))
+
+
+def _short(folder: Path) -> str:
+    """A folder as people write it: what lies in their home begins with ``~``."""
+    try:
+        return str(Path("~") / folder.relative_to(Path.home()))
+    except (ValueError, RuntimeError):  # elsewhere; no home
+        return str(folder)
