@@ -41,6 +41,21 @@ SECTIONS = (
         "From JPEG files to embeddings by the bundled model, each way in a process of its own.",
     ),
     (
+        "The local API under load",
+        ("-m", "benchmarks.serving"),
+        "`sigrun serve` with the bundled model, its clients on the same machine.",
+    ),
+    (
+        "Indexing and searching",
+        ("-m", "benchmarks.searching"),
+        "`sigrun index` and `search`: pictures by the bundled model, vectors made up at the published size.",
+    ),
+    (
+        "Data sets into Parquet",
+        ("-m", "benchmarks.bulk"),
+        "`sigrun embed-dataset` on tar shards of photographs, by the bundled model.",
+    ),
+    (
         "What quantizing costs",
         ("-m", "benchmarks.variants", "--model", "emoji"),
         "The bundled model, trained from scratch, on drawings by a vendor it never saw, every name a candidate. "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +69,18 @@ def test_a_damaged_graph_is_said_plainly(built: Path) -> None:
     approximate._viewed.cache_clear()
     with SearchIndex.open(built) as index, pytest.raises(SigrunError, match="usearch"):
         index.search(unit(1, WIDTH, 6)[0], top=10, quick=True)
+
+
+def test_a_model_can_be_loaded_after_it(built: Path, emoji_q4: Path) -> None:
+    """ONNX Runtime imported after usearch ends the process with a signal."""
+    code = """import sys
+from sigrun import Siglip
+from sigrun.search import SearchIndex
+with SearchIndex.open(sys.argv[1]) as index:
+    index.search(index._reader.state().rows.vectors(0, 1)[0], quick=True)
+Siglip.load(sys.argv[2], cache=None).embed_texts(["an owl"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(built), str(emoji_q4)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

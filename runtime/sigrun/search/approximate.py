@@ -17,8 +17,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sigrun.errors import OutputError, SigrunError
+from sigrun.errors import OutputError, ProviderError, SigrunError
 from sigrun.gather import safe
+from sigrun.onnx_runtime import onnxruntime
 from sigrun.search.vectors import Rows
 
 PREFIX: Final = "usearch."
@@ -111,6 +112,9 @@ def graph(folder: Path, key: tuple[int, int]) -> Path:
 
 
 def _usearch() -> Callable[..., Any]:
+    # ONNX Runtime 1.31 crashes the process where it is imported after usearch 2.26; the other way round is well.
+    with contextlib.suppress(ProviderError):
+        onnxruntime()
     try:
         made: Callable[..., Any] = importlib.import_module("usearch.index").Index
     except ImportError as error:
