@@ -63,14 +63,6 @@ def test_it_finds_no_picture_that_is_gone(built: Path) -> None:
         assert len({*quick} & {*numbers(index.search(query, top=10))}) >= 9
 
 
-def test_a_damaged_graph_is_said_plainly(built: Path) -> None:
-    path = approximate.graph(built, (0, COUNT))
-    path.write_bytes(path.read_bytes()[:100])
-    approximate._viewed.cache_clear()
-    with SearchIndex.open(built) as index, pytest.raises(SigrunError, match="usearch"):
-        index.search(unit(1, WIDTH, 6)[0], top=10, quick=True)
-
-
 def test_a_model_can_be_loaded_after_it(built: Path, emoji_q4: Path) -> None:
     """ONNX Runtime imported after usearch ends the process with a signal."""
     code = """import sys
@@ -84,3 +76,11 @@ Siglip.load(sys.argv[2], cache=None).embed_texts(["an owl"])
         [sys.executable, "-c", code, str(built), str(emoji_q4)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_damaged_graph_is_said_plainly(built: Path) -> None:
+    path = approximate.graph(built, (0, COUNT))
+    path.write_bytes(path.read_bytes()[:100])
+    approximate._viewed.cache_clear()
+    with SearchIndex.open(built) as index, pytest.raises(SigrunError, match="usearch"):
+        index.search(unit(1, WIDTH, 6)[0], top=10, quick=True)
