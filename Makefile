@@ -16,6 +16,8 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 REFERENCE := .venv-reference
+BULK := .venv-bulk
+APP := .venv-app
 DEMO_MODEL := examples/emoji_siglip/emoji-siglip-patch10-60
 DEMO_ARTIFACT := $(OUT)/emoji-siglip-patch10-60/emoji-siglip-patch10-60-q4_k_m.gguf
 DEMO_PICTURES := examples/emoji_siglip/heldout/demo
@@ -24,7 +26,7 @@ REFERENCE_CONSTRAINTS := .ci/constraints-reference.txt
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-reference test-bulk test-app test-hosts lint format export export-q4 verify hwcheck serve bench clean
+.PHONY: help setup demo test test-reference test-bulk test-app test-hosts lint format export export-q4 verify hwcheck serve app wheelhouse bench clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [MODEL=... VARIANT=... OUT=... FORCE=1]"
@@ -54,6 +56,20 @@ $(REFERENCE)/.installed: pyproject.toml $(REFERENCE_CONSTRAINTS)
 
 setup: $(VENV)/.installed  ## create .venv and install what export, hwcheck and the runtime need (no torch)
 
+$(REFERENCE)/.installed-bench: $(REFERENCE)/.installed
+	$(REFERENCE)/bin/python $(PIP_INSTALL) -c $(REFERENCE_CONSTRAINTS) -e ".[cpu,export,hwcheck,test,reference,search,ray]"
+	@touch $@
+
+$(BULK)/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(BULK)
+	$(BULK)/bin/python $(PIP_INSTALL) -c $(CONSTRAINTS) -e ".[cpu,export,hwcheck,test,search,parquet,ray]" pandas pyspark daft datasets
+	@touch $@
+
+$(APP)/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(APP)
+	$(APP)/bin/python $(PIP_INSTALL) -c $(CONSTRAINTS) -e ".[cpu,export,hwcheck,test]" PySide6_Essentials pyinstaller
+	@touch $@
+
 demo: setup  ## export the bundled model to Q4_K_M, check that it fits, classify pictures it never saw
 	@echo "== export: checkpoint -> Q4_K_M"
 	@$(BIN)/sigrun-export convert $(DEMO_MODEL) --variant q4_k_m -o $(OUT) --force
@@ -67,6 +83,12 @@ test: $(VENV)/.installed-test  ## run the tests (no torch, no network once insta
 
 test-reference: $(REFERENCE)/.installed  ## compare live with torch, transformers, optimum, gguf and ggml (installs torch)
 	$(REFERENCE)/bin/python -m pytest -m reference $(ARGS)
+
+test-bulk: $(BULK)/.installed  ## run under Ray, Spark, Daft, pandas and usearch (installs them, 1.5 GB; Spark needs Java)
+	$(BULK)/bin/python -m pytest -m bulk $(ARGS)
+
+test-app: $(APP)/.installed  ## drive the desktop app, freeze it and the commands, install offline (installs Qt and PyInstaller)
+	$(APP)/bin/python -m pytest -m app $(ARGS)
 
 test-hosts: $(VENV)/.installed-test  ## compare the programs for Node, browser and C++ with the runtime (needs npm; skips what the machine lacks)
 	@if command -v npm > /dev/null; then cd examples/hosts && npm ci --silent --no-audit --no-fund; else echo "npm is missing: hosts in JavaScript are skipped"; fi
@@ -98,8 +120,15 @@ hwcheck: setup  ## which variants fit this machine (ARGS="file.gguf" checks a fi
 serve: $(VENV)/.installed-serve  ## serve the exported VARIANT under OUT on http://127.0.0.1:8000 (ARGS="--help")
 	$(BIN)/sigrun serve "$(OUT)/$(notdir $(MODEL))/$(notdir $(MODEL))-$(VARIANT).gguf" $(ARGS)
 
-bench: $(REFERENCE)/.installed  ## measure accuracy, quantizers, and a synthetic model of the published size; writes BENCHMARKS.md (26 GB of disk)
+app: $(APP)/.installed  ## freeze the desktop app and the commands into dist/photo_desk and dist/sigrun, which need no Python
+	$(APP)/bin/python -m PyInstaller --noconfirm --log-level WARN packaging/sigrun.spec
+	$(APP)/bin/python -m PyInstaller --noconfirm --log-level WARN packaging/photo_desk.spec
+
+wheelhouse: setup  ## gather in dist/wheelhouse what an offline machine needs to install Sigrun (ARGS="--help")
+	$(BIN)/python packaging/wheelhouse.py dist/wheelhouse $(ARGS)
+
+bench: $(REFERENCE)/.installed-bench  ## measure accuracy, quantizers, and a synthetic model of the published size; writes BENCHMARKS.md (26 GB of disk)
 	$(REFERENCE)/bin/python -m benchmarks.report
 
 clean:  ## remove environments, caches and built files; models stay
-	rm -rf $(VENV) $(REFERENCE) .venv-openvino dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/hosts/node_modules examples/hosts/cpp/build
+	rm -rf $(VENV) $(REFERENCE) $(BULK) $(APP) .venv-openvino dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis examples/hosts/node_modules examples/hosts/cpp/build

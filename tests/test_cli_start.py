@@ -19,20 +19,27 @@ import sys
 
 class Interrupt:
     def find_spec(self, name, *_):
-        if name == "sigrun.model":
+        if name == "numpy":
             raise KeyboardInterrupt
 
 sys.meta_path.insert(0, Interrupt())
-from sigrun.cli import main
+from {module} import main
 
-sys.exit(main(["cache"]))
+sys.exit(main({words}))
 """
 
 
-def test_an_interrupt_while_the_commands_load_is_one_line() -> None:
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(
+    ("program", "module", "words"),
+    [("sigrun", "sigrun.cli", ["info", "x.gguf"]), ("sigrun-export", "sigrun_exporters.cli", ["recipes"])],
+)
+def test_an_interrupt_while_the_commands_load_is_one_line(
+    program: str, module: str, words: list[str]
+) -> None:
+    code = INTERRUPTED.format(module=module, words=words)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (130, "")
-    assert done.stderr == "\nsigrun: interrupted\n"
+    assert done.stderr == f"\n{program}: interrupted\n"
 
 
 @pytest.mark.parametrize(
