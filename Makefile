@@ -22,6 +22,7 @@ DEMO_MODEL := examples/emoji_siglip/emoji-siglip-patch10-60
 DEMO_ARTIFACT := $(OUT)/emoji-siglip-patch10-60/emoji-siglip-patch10-60-q4_k_m.gguf
 DEMO_PICTURES := examples/emoji_siglip/heldout/demo
 CONSTRAINTS := .ci/constraints.txt
+BULK_CONSTRAINTS := .ci/constraints-bulk.txt
 REFERENCE_CONSTRAINTS := .ci/constraints-reference.txt
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
@@ -60,9 +61,9 @@ $(REFERENCE)/.installed-bench: $(REFERENCE)/.installed
 	$(REFERENCE)/bin/python $(PIP_INSTALL) -c $(REFERENCE_CONSTRAINTS) -e ".[cpu,export,hwcheck,test,reference,search,ray]"
 	@touch $@
 
-$(BULK)/.installed: pyproject.toml $(CONSTRAINTS)
+$(BULK)/.installed: pyproject.toml $(BULK_CONSTRAINTS)
 	$(PYTHON) -m venv $(BULK)
-	$(BULK)/bin/python $(PIP_INSTALL) -c $(CONSTRAINTS) -e ".[cpu,export,hwcheck,test,search,parquet,ray]" pandas pyspark daft datasets
+	$(BULK)/bin/python $(PIP_INSTALL) -c $(BULK_CONSTRAINTS) -e ".[cpu,export,hwcheck,test,search,parquet,ray]" pandas pyspark daft datasets
 	@touch $@
 
 $(APP)/.installed: pyproject.toml $(CONSTRAINTS)
