@@ -89,7 +89,7 @@ class Bare:
 def namespaces() -> list[str]:
     """The command that takes mounts and network away from everything else on this machine."""
     mine = [] if os.geteuid() == 0 else ["--map-root-user"]
-    return ["unshare", *mine, "--mount", "--net", "--pid", "--fork"]
+    return ["unshare", *mine, "--mount", "--net", "--pid", "--fork", "--kill-child"]
 
 
 def _chroot() -> str | None:

@@ -90,7 +90,8 @@ def measure_files(
     where = conditions(machine, place.device, installed_version())
     if where.onnxruntime is None:
         raise MeasureError(
-            "ONNX Runtime is not installed: nothing can be run", hint="pip install 'sigrun[cpu]'"
+            "ONNX Runtime is not installed: nothing can be run",
+            hint="pip install 'sigrun[cpu]' (in a clone: pip install '.[cpu]')",
         )
     todo = [
         (s, jobs(s, place.costs, towers=[t for t in towers if t in s.towers], forms=forms, batches=batches))

@@ -198,7 +198,7 @@ def from_file(path: str) -> Stored:
     except ImportError as error:
         raise StoredFileError(
             f"{path}: cannot be read, because Sigrun's runtime is incomplete: {error}",
-            hint="pip install 'sigrun[cpu,hwcheck]'",
+            hint="pip install 'sigrun[cpu,hwcheck]' (in a clone: '.[cpu,hwcheck]')",
         ) from error
     try:
         with Artifact.open(path) as artifact:

@@ -26,6 +26,8 @@ class Job(Generic[T]):
         self._future: Future[T] = Future()
         self._call = call
         self._here = here  # whether this thread is the one that would do the job
+        self._claimed = False  # a thread is about to end it
+        self._claiming = threading.Lock()
         self._future.add_done_callback(lambda _: finished(self))
 
     def __repr__(self) -> str:
@@ -83,18 +85,27 @@ class Job(Generic[T]):
 
     def succeed(self, value: T) -> None:
         """Give it its result, unless it was cancelled meanwhile."""
-        if not self._future.done() and self._future.set_running_or_notify_cancel():
+        if self._claim():
             self._future.set_result(value)
 
     def fail(self, error: BaseException) -> bool:
         """Give it what it failed with; false if it is done already."""
-        if self._future.done() or not self._future.set_running_or_notify_cancel():
+        if not self._claim():
             return False
         self._future.set_exception(error)
         return True
 
+    def _claim(self) -> bool:
+        """Whether this thread is the one to end it. A future complains if two threads try at once."""
+        with self._claiming:
+            if self._claimed or self._future.done():
+                return False
+            self._claimed = True
+        return self._future.set_running_or_notify_cancel()
+
     def drop(self) -> None:
         """In a forked child, where nobody does it any more: cancel it without a lock that may be held for ever."""
+        self._claiming = threading.Lock()
         self._future = Future()
         self._future.cancel()
 

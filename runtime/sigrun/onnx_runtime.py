@@ -33,5 +33,5 @@ def onnxruntime() -> Any:
     except ImportError as error:
         raise ProviderError(
             f"ONNX Runtime cannot be loaded: {error}",
-            hint="pip install 'sigrun[cpu]' (or 'sigrun[gpu]' for NVIDIA cards)",
+            hint="pip install 'sigrun[cpu]' (or 'sigrun[gpu]' for NVIDIA cards; in a clone: '.[cpu]')",
         ) from error

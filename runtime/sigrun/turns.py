@@ -111,18 +111,23 @@ class Turns:
                 self._runs.append(work)
             else:
                 (self._short if work.short else self._long).append(work)
-            self.wake()
-            return True
+        self.wake()
+        return True
 
     def wake(self) -> None:
-        """See to it that there is a thread if there is anything to do."""
+        """See to it that there is a thread if there is anything to do. Where none can be had, all jobs fail."""
         with self._lock:
-            if self._worker is None and self._due():
-                self._worker = threading.Thread(target=self._work, name="sigrun-engine")
-                try:
-                    self._worker.start()
-                except RuntimeError:  # the interpreter is about to end
-                    self._worker = None
+            if self._worker is not None or not self._due():
+                return
+            self._worker = threading.Thread(target=self._work, name="sigrun-engine")
+            try:
+                self._worker.start()
+                return
+            except RuntimeError as error:  # too many threads, or the interpreter is about to end
+                self._worker, problem = None, error
+                jobs, self._jobs = self._jobs, set()
+        for job in jobs:
+            job.fail(problem)
 
     def close(self, wait: bool) -> None:
         """Cancel all jobs and give the model back."""
@@ -131,8 +136,8 @@ class Turns:
             jobs = list(self._jobs)
         for job in jobs:
             job.cancel()
+        self.wake()
         with self._lock:
-            self.wake()
             worker = self._worker
         if wait and worker is not None and worker is not threading.current_thread():
             worker.join()
@@ -152,7 +157,7 @@ class Turns:
     def _finished(self, job: Job[Any]) -> None:
         with self._lock:
             self._jobs.discard(job)
-            self.wake()
+        self.wake()
 
     def _due(self) -> bool:
         waiting = self._short or self._long or any(run.ready for run in self._runs)
@@ -161,6 +166,15 @@ class Turns:
     # ---- on the thread ----
 
     def _work(self) -> None:
+        try:
+            self._work_on()
+        except BaseException:  # a callback on this thread raised what ends threads, such as SystemExit
+            with self._lock:
+                self._worker = None
+            self.wake()
+            raise
+
+    def _work_on(self) -> None:
         while True:
             self._end_with_the_interpreter()
             with self._lock:

@@ -4,6 +4,7 @@
 import { createReadStream, statSync } from "node:fs";
 import { createServer } from "node:http";
 import path from "node:path";
+import { pipeline } from "node:stream";
 import { fileURLToPath } from "node:url";
 
 const [model, port = "8080"] = process.argv.slice(2);
@@ -36,6 +37,7 @@ const server = createServer((request, response) => {
   const found = statSync(file, { throwIfNoEntry: false })?.isFile();
   const type = TYPES[path.extname(file)] ?? "application/octet-stream";
   response.writeHead(found ? 200 : 404, { ...HEADERS, "Content-Type": type });
-  found ? createReadStream(file).pipe(response) : response.end();
+  // A file that cannot be read, or a page that goes away, ends this answer and closes the file.
+  found ? pipeline(createReadStream(file), response, () => {}) : response.end();
 });
 server.listen(Number(port), "127.0.0.1", () => console.log(`http://127.0.0.1:${server.address().port}/`));

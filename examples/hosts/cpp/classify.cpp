@@ -61,7 +61,9 @@ bool classify(const std::filesystem::path& model, const std::filesystem::path& l
       const auto side = static_cast<int64_t>(std::lround(std::sqrt(pixels.size() / 3)));
       const std::vector<float> vector = image.run("pixel_values", pixels, {1, 3, side, side}, "image_embeds");
       if (vector.size() != labels.width) throw std::runtime_error("the labels' vectors are of another width");
-      std::cout << ordered_json{{"picture", *first}, {"scores", scores(vector, labels)}}.dump() << std::endl;
+      const ordered_json line{{"picture", *first}, {"scores", scores(vector, labels)}};
+      // A file's name may be no UTF-8, which JSON must be.
+      std::cout << line.dump(-1, ' ', false, ordered_json::error_handler_t::replace) << std::endl;
     } catch (const std::exception& error) {
       std::cerr << "classify: " << error.what() << '\n';
       all = false;

@@ -164,7 +164,7 @@ int orientation(const std::vector<uint8_t>& exif) {
     return value;
   };
   const size_t directory = number(4, 4);
-  if (directory + 2 > exif.size()) return 1;
+  if (directory > exif.size() - 2) return 1;  // so that no sum overflows where size_t has 32 bits
   const size_t entries = number(directory, 2);
   for (size_t entry = directory + 2, left = entries; left > 0 && entry + 12 <= exif.size(); entry += 12, --left) {
     if (number(entry, 2) != 0x0112) continue;

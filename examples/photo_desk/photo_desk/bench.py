@@ -77,6 +77,8 @@ class Bench(QWidget):
         self.stop = QPushButton("&Stop")
         self.stop.setToolTip("Esc")
         self.go_on = QPushButton("&Go on")
+        for label in (self.where, self.hollow, self.status):
+            label.setTextFormat(Qt.TextFormat.PlainText)  # names of files and folders may look like HTML
         for widget in (self.bar, self.stop, self.go_on):
             widget.hide()
         self._lay_out()
@@ -89,7 +91,7 @@ class Bench(QWidget):
         desk.settled.connect(self.refresh)
         desk.labelled.connect(self._labelled)
         desk.gallery.modelReset.connect(self.refresh)
-        desk.gallery.modelReset.connect(self.thumbnails.forget)
+        desk.gallery.modelReset.connect(self.thumbnails.renew)
         self.stop.clicked.connect(desk.stop)
         self.go_on.clicked.connect(desk.go_on)
 
@@ -115,7 +117,8 @@ class Bench(QWidget):
         if desk.folder is None:
             self.say("Choose a folder of pictures.")
         elif not desk.gallery.rowCount():
-            self.say("" if desk.info is None or desk.total else "There are no pictures in this folder.")
+            none = "Looking for pictures …" if desk.looking else "There are no pictures in this folder."
+            self.say("" if desk.info is None or desk.total else none)
         else:
             self.say("")
         self.bar.setVisible(desk.busy)

@@ -44,13 +44,14 @@ class Desk(QObject):
         self.query = ""
         self.done = self.total = 0
         self.stopped = False
+        self.looking = False  # for the pictures of a folder
         self._engine: Engine | None = None
         self._pictures: list[Seen] = []
         self._run: Job[int] | None = None
         self._labels: Job[LabelSet] | None = None
         self._unkept: list[Kept] = []
         self._background = ThreadPoolExecutor(1, thread_name_prefix="photo-desk")
-        self._scans = 0
+        self._scans = self._openings = 0
         self._ended = threading.Event()
         self._sorting = QTimer(self, interval=SORT_EVERY, singleShot=True)
         self._sorting.timeout.connect(self.gallery.sort_again)
@@ -83,12 +84,15 @@ class Desk(QObject):
 
         prepared = None if self.library.folder is None else self.library.folder / "prepared"
         engine = Engine(path, cache=prepared, call=self._later)
+        self._openings += 1
+        opening = self._openings
 
         def loaded(job: Job[Info]) -> None:
             error = None if job.cancelled() else job.exception()
-            if job.cancelled() or error is not None:
+            stale = opening != self._openings  # another was chosen since
+            if job.cancelled() or error is not None or stale:
                 engine.close(wait=False)
-                if error is not None:
+                if error is not None and not stale:
                     self.refused.emit(str(error))
                 return
             self._take(engine, job.result())
@@ -112,18 +116,33 @@ class Desk(QObject):
     def open_folder(self, folder: Path) -> None:
         """Show the pictures of another folder, and embed those that are not known."""
         self.stop()
-        self.folder, self.stopped = folder, False
+        if folder != self.folder:
+            self._pictures, self.done, self.total = [], 0, 0
+        self.folder, self.stopped, self.looking = folder, False, True
         self._scans += 1
         scan = self._scans
+        # Vectors that another model made mean nothing to this one, and pictures of another folder are not here.
+        self.gallery.fill([seen.path for seen in self._pictures])
         self.library.set("folder", str(folder))
 
-        def there(found: list[Seen]) -> None:
-            if scan == self._scans:
-                self._fill(found)
+        def look() -> tuple[list[Seen], str]:
+            try:
+                return seen_in(folder, self._ended), ""
+            except Exception as error:
+                return [], str(error)
 
-        self.in_background(lambda: seen_in(folder, self._ended), there)
+        def there(found: tuple[list[Seen], str]) -> None:
+            if scan == self._scans:
+                pictures, problem = found
+                self._fill(pictures)
+                if problem:
+                    self.failed.emit(problem)
+
+        self.in_background(look, there)
 
     def _fill(self, found: list[Seen]) -> None:
+        self.stop()  # rows are numbered by the pictures before
+        self.looking = False
         self._pictures = found
         self.done, self.total = 0, len(found)
         self.gallery.fill([seen.path for seen in found])
@@ -143,21 +162,23 @@ class Desk(QObject):
         self.stopped = False
         if self._engine is None or self.info is None or self._run is not None:
             return
-        made_by = maker(self.info)
-        known = list(self.library.known(made_by, self._pictures))
+        made_by, pictures = maker(self.info), self._pictures
+        known = self.library.known(made_by, pictures)
         waiting = [number for number, kept in enumerate(known) if kept is None]
-        self.done = len(known) - len(waiting)
-        self.progress.emit(self.done, self.total)
+        self.done = len(pictures) - len(waiting)
         if not waiting:
             self.settled.emit()
             return
+        self.progress.emit(self.done, self.total)
 
         def row(done: EmbeddedPicture) -> None:
             number = waiting[done.row]
             error = None if done.error is None else done.error.message
             self.gallery.put(number, done.vector, error)
             vector = None if done.vector is None else done.vector.tobytes()
-            self._unkept.append(Kept(self._pictures[number], vector, error))
+            cause = None if done.error is None else done.error.__cause__
+            if not (isinstance(cause, OSError) and cause.errno):  # what cannot be opened may be the next time
+                self._unkept.append(Kept(pictures[number], vector, error))
             if len(self._unkept) >= KEEP_EVERY:
                 self._keep(made_by)
             self.done += 1
@@ -177,7 +198,7 @@ class Desk(QObject):
                 self.failed.emit(str(error))
             self.settled.emit()
 
-        run = self._engine.images([self._pictures[number].path for number in waiting], on_row=row)
+        run = self._engine.images([pictures[number].path for number in waiting], on_row=row)
         self._run = run
         run.add_done_callback(ended)
 

@@ -53,6 +53,7 @@ class Gallery(QAbstractListModel):
         if vector is None:
             self._errors[number] = error or "it cannot be read"
             return
+        self._errors.pop(number, None)
         if self._vectors is None or self._vectors.shape[1] != len(vector):
             self._vectors = np.full((len(self._paths), len(vector)), np.nan, np.float32)
         self._vectors[number] = vector

@@ -75,15 +75,17 @@ class Library:
 
     def setting(self, name: str) -> str | None:
         """A setting, none if there is none."""
-        found = self._db.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
-        return None if found is None else str(found[0])
+        found = self._db.execute(
+            "SELECT CAST(value AS BLOB) FROM settings WHERE name = ?", (name,)
+        ).fetchone()
+        return None if found is None else found[0].decode("utf-8", "surrogatepass")
 
     def set(self, name: str, value: str | None) -> None:
         """Remember a setting, or forget it."""
         if value is None:
             self._write("DELETE FROM settings WHERE name = ?", [(name,)])
         else:
-            self._write("INSERT OR REPLACE INTO settings VALUES (?, ?)", [(name, value)])
+            self._write("INSERT OR REPLACE INTO settings VALUES (?, ?)", [(name, _key(value))])
 
     def known(self, maker: str, pictures: Iterable[Seen]) -> Iterator[Kept | None]:
         """What is remembered of pictures that have not changed since, in their order.
@@ -93,10 +95,13 @@ class Library:
             pictures: the pictures.
         """
         for seen in pictures:
-            row = self._db.execute(
-                "SELECT vector, error FROM vectors WHERE maker = ? AND path = ? AND size = ? AND mtime = ?",
-                (maker, _key(seen.path), seen.size, seen.mtime),
-            ).fetchone()
+            try:
+                row = self._db.execute(
+                    "SELECT vector, error FROM vectors WHERE maker = ? AND path = ? AND size = ? AND mtime = ?",
+                    (maker, _key(seen.path), seen.size, seen.mtime),
+                ).fetchone()
+            except sqlite3.Error:  # the file is damaged, or was taken away: it is embedded again
+                row = None
             yield None if row is None else Kept(seen, *row)
 
     def keep(self, maker: str, rows: Iterable[Kept]) -> None:
@@ -121,5 +126,6 @@ class Library:
             self.problem = f"What is new will not be remembered ({error})."
 
 
-def _key(path: str) -> bytes:
-    return path.encode("utf-8", "surrogateescape")
+def _key(text: str) -> bytes:
+    """Any text as bytes; SQLite takes none with lone surrogates, which paths may hold."""
+    return text.encode("utf-8", "surrogatepass")

@@ -23,6 +23,7 @@ class Preview(QDialog):
         self, path: str, name: str, scores: Sequence[tuple[str, float]], error: str | None, parent: QWidget
     ) -> None:
         super().__init__(parent)
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)  # its parent would keep the picture
         self.setWindowTitle(name)
         self.resize(920, 620)
         row = QHBoxLayout(self)
@@ -32,15 +33,18 @@ class Preview(QDialog):
             row.addWidget(_Picture(QPixmap.fromImage(small_picture(path, SIDE)), name), 1)
         else:
             words = QLabel(error)
+            words.setTextFormat(Qt.TextFormat.PlainText)
             words.setObjectName("bad")
             words.setWordWrap(True)
             row.addWidget(words, 1)
         side = QVBoxLayout()
         title = QLabel(name)
+        title.setTextFormat(Qt.TextFormat.PlainText)  # a name may look like HTML
         title.setObjectName("title")
         title.setWordWrap(True)
         side.addWidget(title)
         where = QLabel(path)
+        where.setTextFormat(Qt.TextFormat.PlainText)
         where.setObjectName("faint")
         where.setWordWrap(True)
         where.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)

@@ -40,6 +40,11 @@ class Thumbnails(QObject):
         self._pool.clear()
         self._asked.clear()
 
+    def renew(self) -> None:
+        """Make all anew when they are asked for: files may have changed."""
+        self.forget()
+        self._kept.clear()
+
     def close(self) -> None:
         """End the thread."""
         self._pool.clear()

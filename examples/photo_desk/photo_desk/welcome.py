@@ -155,6 +155,7 @@ def _said(verdict: str) -> str:
 
 def _label(text: str, name: str = "") -> QLabel:
     label = QLabel(text)
+    label.setTextFormat(Qt.TextFormat.PlainText)  # names of files may look like HTML
     label.setObjectName(name)
     label.setWordWrap(True)
     return label

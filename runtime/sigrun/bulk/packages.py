@@ -33,6 +33,6 @@ def _imported(module: str, package: str, extra: str, why: str) -> Any:
         missing = error.name or package
         raise SigrunError(
             f"{why}, which takes the package '{missing}': it is not installed",
-            hint=f"pip install 'sigrun[{extra}]'",
+            hint=f"pip install 'sigrun[{extra}]' (in a clone: pip install '.[{extra}]')",
         ) from error
     return importlib.import_module(package)

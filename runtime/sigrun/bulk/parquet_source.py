@@ -106,7 +106,11 @@ def _group(file: Any, group: int, rows: int, skip: int, column: str, keep: Seque
 
 def _sample(batch: Any, row: int, column: str, keep: Sequence[str]) -> Sample:
     kept = {name: batch.column(name).slice(row, 1) for name in keep}
-    cell = batch.column(column)[row].as_py()
+    cell = batch.column(column)[row]
+    try:
+        cell = cell.as_py()
+    except UnicodeDecodeError:  # the name beside the bytes, which Parquet does not check
+        cell = cell["bytes"].as_py()
     item = None
     if isinstance(cell, dict):
         path, cell = cell.get("path"), cell.get("bytes")

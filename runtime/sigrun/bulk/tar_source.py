@@ -52,6 +52,15 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError("a file has a negative size")
         return header
 
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _Header:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":  # the end mark
+                raise
+            raise tarfile.ReadError(f"a header is damaged: {error}") from error
+
 
 @dataclass
 class _Group:
@@ -85,6 +94,8 @@ def samples(path: Path, column: str | None, keep: Sequence[str], skip: int) -> I
             remembered: Any = archive
             while (header := archive.next()) is not None:
                 remembered.members = []  # it would keep them all
+                if header.size < 0:  # by an extended header: what comes next would lie before it, for ever
+                    raise tarfile.ReadError("a file has a negative size")
                 if not header.isreg():
                     continue
                 key, ending = _split(header.name)

@@ -119,6 +119,7 @@ def _usearch() -> Callable[..., Any]:
         made: Callable[..., Any] = importlib.import_module("usearch.index").Index
     except ImportError as error:
         raise SigrunError(
-            "the approximate index needs the package usearch", hint="pip install 'sigrun[search]'"
+            "the approximate index needs the package usearch",
+            hint="pip install 'sigrun[search]' (in a clone: pip install '.[search]')",
         ) from error
     return made

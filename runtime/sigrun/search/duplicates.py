@@ -24,6 +24,7 @@ DENSE: Final = 1 / 64  # share of pairs left by the bound, from which on a block
 AT_ONCE: Final = 2048  # pairs that are computed at a time otherwise
 _SLACK: Final = 1e-4  # float32 errs less in the bound
 _LEAST: Final = 1e-5  # and less in the square of a length
+_EQUAL: Final = 1 - 2e-6  # what float32 may make of the cosine of a vector with itself, at least
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def groups(
     Returns:
         The largest first; of equal ones that whose first row is earlier.
     """
+    above = min(above, _EQUAL)
     parent = np.arange(len(live))
     turn = _turn(rows, live)
     size = PANEL * BLOCK

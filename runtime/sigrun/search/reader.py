@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sigrun.errors import OutputError
+from sigrun.errors import ArtifactError, OutputError
 from sigrun.gather import safe
 from sigrun.search.about import About, damaged
 from sigrun.search.scan import looked_at
@@ -74,9 +74,12 @@ class Reader:
                 live = store.used(count)
             about = store.about
             path = store.vectors(generation)
-            if count and not path.exists() and attempt < TRIES - 1:
+            try:
+                rows = Rows(path, count, about.width, about.encoding, store.where)
+            except (ArtifactError, OSError):
+                if path.exists() or attempt == TRIES - 1:
+                    raise
                 continue  # compacted this moment
-            rows = Rows(path, count, about.width, about.encoding, store.where)
             return State(changes, generation, live, rows)
         raise busy(store)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from sigrun.serve.tower import ServedTower
 from sigrun.serve.vectors import Vector
 from sigrun.templates import PLACE
 
+T = TypeVar("T")
+
 
 class Engine:
     """A model that answers many requests at once. Made and used in one event loop."""
@@ -42,6 +44,7 @@ class Engine:
         self.manifest = model.info.manifest
         self.created = int(time.time())
         self.fetcher = fetcher or Fetcher(settings.fetch)
+        self._fetched = 0  # bytes of the pictures that were fetched and are held
         self.towers: dict[TowerName, ServedTower] = {
             tower: ServedTower(model, tower, settings.limits, observe)
             for tower in ("image", "text")
@@ -97,11 +100,24 @@ class Engine:
             )  # fmt: skip
 
     async def vectors(self, items: Sequence[Item | Bad], patience: float) -> list[Vector | SigrunError]:
-        """A vector or an error for each item, in order; both towers work at the same time."""
+        """A vector or an error for each item, in order; both towers work at the same time.
+
+        Raises:
+            ApiError: a tower or the room for fetched pictures is not there; nothing of the items is left behind then.
+        """
+        held: list[int] = []
+        try:
+            return await self._vectors(items, patience, held)
+        finally:
+            self._fetched -= sum(held)
+
+    async def _vectors(
+        self, items: Sequence[Item | Bad], patience: float, held: list[int]
+    ) -> list[Vector | SigrunError]:
         results: list[Vector | SigrunError | None] = [None] * len(items)
         remote = [index for index, item in enumerate(items) if isinstance(item, Remote)]
         fetched = dict(
-            zip(remote, await asyncio.gather(*(self._fetch(items[i]) for i in remote)), strict=True)
+            zip(remote, await _together([self._fetch(items[i], held) for i in remote]), strict=True)
         )
         work: dict[TowerName, list[tuple[int, str | bytes]]] = {"image": [], "text": []}
         for index, given in enumerate(items):
@@ -113,14 +129,11 @@ class Engine:
                     work["text"].append((index, text))
                 case Bytes(data):
                     work["image"].append((index, data))
-        wanted = {tower: places for tower, places in work.items() if places}
-        computed = await asyncio.gather(
-            *(
-                self._tower(tower).vectors([item for _, item in places], patience)
-                for tower, places in wanted.items()
-            )
+        wanted = [(self._tower(tower), places) for tower, places in work.items() if places]
+        computed = await _together(
+            [tower.vectors([item for _, item in places], patience) for tower, places in wanted]
         )
-        for places, found in zip(wanted.values(), computed, strict=True):
+        for (_, places), found in zip(wanted, computed, strict=True):
             for (index, _), result in zip(places, found, strict=True):
                 results[index] = result
         return [result for result in results if result is not None]
@@ -235,7 +248,7 @@ class Engine:
             raise unprocessable(f"this artifact has no {tower} tower: it cannot embed {kind}", None)
         return self.towers[tower]
 
-    async def _fetch(self, item: object) -> Item | Bad:
+    async def _fetch(self, item: object, held: list[int]) -> Item | Bad:
         assert isinstance(item, Remote)
         try:
             data = await self.fetcher.fetch(item.url)
@@ -243,4 +256,26 @@ class Engine:
             return Bad(error)
         if len(data) > self.settings.limits.picture_bytes:
             return Bad(too_large("the picture fetched", self.settings.limits.picture_bytes))
+        if self._fetched + len(data) > self.settings.limits.held_bytes:  # though their requests are short
+            raise ApiError(
+                429,
+                f"{self._fetched} bytes of fetched pictures are held, and no more can be",
+                hint="send fewer addresses at a time, or try again later",
+                code="overloaded",
+                headers={"retry-after": "2"},
+            )
+        self._fetched += len(data)
+        held.append(len(data))
         return Bytes(data)
+
+
+async def _together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """What they give, in order. Where one fails the others end too: nobody would wait for them any more."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
