@@ -23,6 +23,7 @@ from pathlib import Path
 from benchmarks.children import MIB
 from benchmarks.exports import WORK, convert, need_room, say
 from benchmarks.memory_plot import Row, draw
+from benchmarks.memory_spread import spread
 from benchmarks.synthetic import checkpoint
 from sigrun_hwcheck.conditions import Conditions, installed_version
 from sigrun_hwcheck.constants import Range
@@ -67,17 +68,35 @@ def main() -> int:
     arguments = _parser().parse_args()
     if arguments.artifact:
         found = _of(arguments.artifact, arguments)
+        again = _again(from_file(arguments.artifact[0]), arguments.repeat) if arguments.repeat else ""
     else:
         need_room(ROOM_BYTES)
         with tempfile.TemporaryDirectory(dir=WORK) as out:
             source = checkpoint()
             paths = [str(convert(source, v, Path(out), "--no-verify").path) for v in VARIANTS]
             found = _of(paths, arguments)
+            again = _again(from_file(paths[0]), arguments.repeat) if arguments.repeat else ""
     if found and arguments.plot is not None:
         arguments.plot.write_text(draw(rows(found)), "utf-8")
         print(f"![Peak memory, predicted and measured]({arguments.plot})\n")
     print("\n".join([*summary(found), "", *table(found)]))
+    if again:
+        print(f"\nThe first file's runs of one item, {arguments.repeat} times each:\n\n{again}")
     return 0
+
+
+def _again(stored: Stored, repeats: int) -> str:
+    """A table of how far the peaks of the same run lie apart: one item, in the forms that a CPU computes in."""
+    where = here()
+    todo = jobs(stored, "cpu", forms=("exact", "int8"), batches=(1,))
+    seen = []
+    for number in range(repeats):
+        outcome = measure(
+            stored, todo, "cpu", where, on_progress=lambda job: say(f"{job}, run {number + 1}")  # noqa: B023
+        )  # fmt: skip
+        if not outcome.failures:
+            seen.append(outcome.measured)
+    return spread([str(job) for job in todo], seen)
 
 
 def _of(paths: Sequence[str], arguments: argparse.Namespace) -> list[Line]:
@@ -193,6 +212,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--record", type=Path, help="where to keep what was measured")
     parser.add_argument("--from", dest="recorded", type=Path, help="compare with what was recorded")
     parser.add_argument("--plot", type=Path, help="where to draw them")
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        default=0,
+        help="also run one item of the first file so often, to see how far that varies",
+    )
     return parser
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.memory import Line, lines, rows, summary, table
 from benchmarks.memory_plot import Row, draw
+from benchmarks.memory_spread import spread
 from sigrun_hwcheck.conditions import Conditions
 from sigrun_hwcheck.measured import Measured, Measurements
 from sigrun_hwcheck.stored import from_file
@@ -87,3 +88,10 @@ def test_twice_the_memory_is_as_far_everywhere() -> None:
         for g in ET.fromstring(text).findall("s:g", namespace)
     ]
     assert widths[0] == widths[1] > 0
+
+
+def test_the_spread_is_that_between_the_least_and_the_largest(found: list[Line]) -> None:
+    one = found[0].measured
+    peaks = ((100, 200), (104, 202), (101, 230))
+    repeats = [[replace(one, load_peak_bytes=load * MIB, run_peak_bytes=run * MIB)] for load, run in peaks]
+    assert spread(["a run"], repeats).splitlines()[-1] == "| a run | 100 – 104 | 4.0 % | 200 – 230 | 15.0 % |"
