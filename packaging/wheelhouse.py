@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
 from freezing.targets import HERE, TARGETS, Target
@@ -64,10 +64,11 @@ def gather(
         wanted = [f"{own}[{extras}]"]
         kept = [] if constraints is None else ["--constraint", str(constraints)]
         for _ in range(ROUNDS):
+            before = set(wheels.glob("*.whl"))
             pip(
                 "download", "--only-binary", ":all:", "--dest", str(wheels), *kept, *target.options(), *wanted
             )
-            found = [read_wheel(path) for path in sorted(wheels.glob("*.whl"))]
+            found = last_gathered(wheels, before)
             more = missing(found, "sigrun", extras.split(","), target.environment())
             if not more:
                 break
@@ -86,6 +87,19 @@ def gather(
             out.rmdir()
         work.rename(out)
     return [read_wheel(path) for path in sorted((out / "wheels").glob("*.whl"))]
+
+
+def last_gathered(folder: Path, before: Set[Path]) -> list[Wheel]:
+    """One wheel a distribution: where there is another than ``before``, those from before are deleted."""
+    wheels = [read_wheel(path) for path in sorted(folder.glob("*.whl"))]
+    renewed = {wheel.name for wheel in wheels if wheel.path not in before}
+    kept = []
+    for wheel in wheels:
+        if wheel.path in before and wheel.name in renewed:
+            wheel.path.unlink()
+        else:
+            kept.append(wheel)
+    return kept
 
 
 def requirements(wheels: Iterable[Wheel], extras: str) -> str:

@@ -7,9 +7,10 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from sigrun import ArtifactError, EmbeddedPicture, Engine, PictureError, Siglip, SigrunError, TextError
 from sigrun.engine import FEW
+from sigrun.jobs import Job
 from tests.engine_model import PATIENCE, SlowEngine, soon
 from tests.picture_files import stored
 
@@ -115,7 +117,7 @@ def test_long_jobs_go_on_side_by_side(engine: SlowEngine) -> None:
         assert [item for item in log if str(item) in letters] == list(letters)
     assert log.index("z") < log.index(TEXTS[3]), "pictures waited for all of the texts"
     assert log.index("text 1") < log.index("c"), "texts waited for all of the pictures"
-    assert log.index("x") < log.index("b")
+    assert log.index("x") < log.index("c"), "one run waited for all of the other"
 
 
 @settings(max_examples=25, deadline=None)
@@ -188,6 +190,85 @@ def test_the_thread_does_not_wait_for_itself(engine: SlowEngine) -> None:
 
     assert engine.images(["a"], on_row=row).result(PATIENCE) == 1
     assert len(seen) == 1
+
+
+def test_where_no_thread_can_be_had_jobs_fail_and_later_ones_do_not(
+    engine: SlowEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    engine.model.let(None)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for ask in (
+            lambda: engine.texts(["a"]),
+            lambda: engine.images("bc", on_row=print),
+            lambda: engine.texts(TEXTS),
+        ):
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                ask().result(PATIENCE)
+        assert len(engine._turns) == 0
+    assert len(engine.texts(["later"]).result(PATIENCE)) == 1
+    assert engine.model.log == ["later"], "what failed is not done after all"
+
+
+@pytest.mark.parametrize("first", ["succeed", "fail"])
+@pytest.mark.parametrize("second", ["succeed", "fail"])
+def test_two_threads_that_end_a_job_at_once_do_not_collide(
+    first: str, second: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is held just before it sets the result, while the other tries."""
+    job: Job[str] = Job(lambda function: function(), lambda _: None, lambda: False)
+    inside, go = threading.Event(), threading.Event()
+
+    def end(kind: str) -> object:
+        return job.succeed(kind) if kind == "succeed" else job.fail(ValueError(kind))
+
+    def held(name: str) -> Callable[[Future[object], object], None]:
+        real = getattr(Future, name)
+
+        def set_it(self: Future[object], value: object) -> None:
+            inside.set()
+            assert go.wait(PATIENCE)
+            real(self, value)
+
+        return set_it
+
+    for name in ("set_result", "set_exception"):
+        monkeypatch.setattr(Future, name, held(name))
+    thread = threading.Thread(target=end, args=[first])
+    thread.start()
+    try:
+        assert inside.wait(PATIENCE)
+        assert not end(second)
+        assert not job.done()
+    finally:
+        go.set()
+        thread.join()
+    if first == "succeed":
+        assert job.result(0) == "succeed"
+    else:
+        assert isinstance(job.exception(0), ValueError)
+
+
+@pytest.mark.parametrize("kind", ["rows", "text", "texts"])
+def test_a_done_callback_that_ends_the_thread_ends_no_other_job(kind: str, engine: SlowEngine) -> None:
+    def leave(_: object) -> None:
+        raise SystemExit
+
+    ask: dict[str, Callable[[], Job[Any]]] = {
+        "rows": lambda: engine.images("ab", on_row=lambda row: None),
+        "text": lambda: engine.texts(["a"]),
+        "texts": lambda: engine.texts(TEXTS),
+    }
+    job = ask[kind]()
+    job.add_done_callback(leave)
+    waiting = engine.images("xyz", on_row=lambda row: None)
+    engine.model.let(None)
+    job.result(PATIENCE)
+    assert waiting.result(PATIENCE) == 3
+    assert len(engine.texts(["later"]).result(PATIENCE)) == 1
 
 
 # ---- closing ----

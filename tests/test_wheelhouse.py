@@ -116,6 +116,37 @@ def test_a_wheel_without_metadata_is_refused(tmp_path: Path) -> None:
         read_wheel(tmp_path / "empty-1-py3-none-any.whl")
 
 
+def test_a_later_round_replaces_what_an_earlier_one_gathered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``colours`` is found in the second round only, and with it comes another ``helper``."""
+    asked: list[str] = []
+
+    def pip(kind: str, *words: str) -> None:
+        if kind == "wheel":
+            folder = Path(words[words.index("--wheel-dir") + 1])
+            wheel(folder, "sigrun", "1.0", "helper>=1", "same", "colours")
+            return
+        folder = Path(words[words.index("--dest") + 1])
+        asked.append(words[-1])
+        wheel(folder, "same", "1.0")
+        if len(asked) == 1:
+            wheel(folder, "helper", "2.10")  # sorts before 2.9, but is newer
+        else:
+            wheel(folder, "colours", "1.0", "helper<2.10")
+            wheel(folder, "helper", "2.9")
+
+    monkeypatch.setattr(wheelhouse, "pip", pip)
+    out = tmp_path / "out"
+    wheels = wheelhouse.gather(out, HERE, "cpu")
+    assert asked[1:] == ["colours"]
+    told = {(wheel.name, wheel.version) for wheel in wheels}
+    assert told == {("sigrun", "1.0"), ("helper", "2.9"), ("same", "1.0"), ("colours", "1.0")}
+    assert len(wheels) == len(told)
+    listed = [line.split(" ")[0] for line in (out / "requirements.txt").read_text("utf-8").splitlines()]
+    assert listed == ["colours==1.0", "helper==2.9", "same==1.0", "sigrun[cpu]==1.0"]
+
+
 def hand_made(folder: Path) -> Path:
     """A wheelhouse of two small wheels."""
     (folder / "wheels").mkdir(parents=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from sigrun.errors import OutputError
+
+TRIES = 5  # times that a lock file is opened anew because its last owner took it away meanwhile
 
 if sys.platform == "win32":
     import msvcrt
@@ -38,19 +42,48 @@ else:
 
 
 @contextmanager
-def only_writer(path: Path) -> Iterator[None]:
+def only_writer(path: Path, done: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Keep other processes out of the folder that a lock file lies in; where the drive has no locks, nobody is.
+
+    Args:
+        path: the lock file.
+        done: asked at the end whether nobody needs the file any more: then it is removed.
 
     Raises:
         OutputError: another process writes there.
     """
-    with path.open("a+b") as file:
+    with _owned(path) as file:
+        remove = False
+        try:
+            yield
+        finally:
+            remove = done()
+            if remove and sys.platform != "win32":  # while it is held: else it might be the next owner's
+                path.unlink(missing_ok=True)
+            file.close()
+            if remove and sys.platform == "win32":  # where nobody can remove what somebody has open
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _owned(path: Path) -> BinaryIO:
+    """A lock file, open and locked. It is the one that lies at the path, where others look for it."""
+    busy = OutputError(f"{path.parent}: another process is writing there", hint="let it finish")
+    for _ in range(TRIES):
+        file = path.open("a+b")
         try:
             lock(file)
-        except (BlockingIOError, PermissionError) as error:
-            raise OutputError(
-                f"{path.parent}: another process is writing there", hint="let it finish"
-            ) from error
-        except OSError:  # a network folder without locks
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:  # it was taken away between opening and locking
             pass
-        yield
+        except (BlockingIOError, PermissionError) as error:
+            file.close()
+            raise busy from error
+        except OSError:  # a network folder without locks
+            return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+    raise busy

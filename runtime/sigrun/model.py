@@ -326,7 +326,7 @@ class Siglip:
         Raises:
             ValueError: ``tower`` is neither ``image`` nor ``text``.
         """
-        return self._towers.test(self._artifact.towers if tower is None else (_known(tower),))
+        return self._towers.test(self._artifact.towers if tower is None else (tower,))
 
     def preload(self, tower: TowerName) -> None:
         """Load a tower now, if it is not yet, rather than when it is first used.

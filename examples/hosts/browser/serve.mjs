@@ -32,9 +32,18 @@ function fileOf(url) {
   return path.join(hosts, asked === "/" ? "browser/index.html" : asked);
 }
 
+/** Whether there is such a file; a name may be too long for one, or lie where nobody may look. */
+function isFile(file) {
+  try {
+    return statSync(file).isFile();
+  } catch {
+    return false;
+  }
+}
+
 const server = createServer((request, response) => {
   const file = fileOf(request.url);
-  const found = statSync(file, { throwIfNoEntry: false })?.isFile();
+  const found = isFile(file);
   const type = TYPES[path.extname(file)] ?? "application/octet-stream";
   response.writeHead(found ? 200 : 404, { ...HEADERS, "Content-Type": type });
   // A file that cannot be read, or a page that goes away, ends this answer and closes the file.

@@ -47,7 +47,7 @@ class Desk(QObject):
         self.looking = False  # for the pictures of a folder
         self._engine: Engine | None = None
         self._pictures: list[Seen] = []
-        self._run: Job[int] | None = None
+        self._run: Job[Info] | Job[int] | None = None  # to load the image tower, then to embed
         self._labels: Job[LabelSet] | None = None
         self._unkept: list[Kept] = []
         self._background = ThreadPoolExecutor(1, thread_name_prefix="photo-desk")
@@ -170,7 +170,32 @@ class Desk(QObject):
             self.settled.emit()
             return
         self.progress.emit(self.done, self.total)
+        if "image" in self.info.running:
+            self._embed(made_by, pictures, waiting)
+            return
 
+        def loaded(job: Job[Info]) -> None:
+            if job is not self._run:
+                return  # stopped, or another folder was opened since
+            self._run = None
+            error = job.exception()
+            if error is not None:
+                self.stopped = True
+                self.failed.emit(str(error))
+                self.settled.emit()
+                return
+            self.info = job.result()
+            if maker(self.info) == made_by:
+                self._embed(made_by, pictures, waiting)
+            else:
+                self._fill(pictures)  # with what this compute form made before
+
+        # Before the tower is there, its compute form is what will be tried first.
+        load = self._engine.load(["image"])
+        self._run = load
+        load.add_done_callback(loaded)
+
+    def _embed(self, made_by: str, pictures: list[Seen], waiting: list[int]) -> None:
         def row(done: EmbeddedPicture) -> None:
             number = waiting[done.row]
             error = None if done.error is None else done.error.message
@@ -198,6 +223,7 @@ class Desk(QObject):
                 self.failed.emit(str(error))
             self.settled.emit()
 
+        assert self._engine is not None
         run = self._engine.images([pictures[number].path for number in waiting], on_row=row)
         self._run = run
         run.add_done_callback(ended)
@@ -272,7 +298,9 @@ class Desk(QObject):
 
 def maker(info: Info) -> str:
     """What makes vectors: those of two models, variants or compute forms are not taken for one another."""
-    return f"{info.manifest.space} {info.manifest.weights_sha256} {info.compute}"
+    image = info.running.get("image")
+    form = info.compute if image is None else image.compute
+    return f"{info.manifest.space} {info.manifest.weights_sha256} {form}"
 
 
 def seen_in(folder: Path, ended: threading.Event) -> list[Seen]:

@@ -162,11 +162,5 @@ def _write(path: Path, record: object) -> None:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder; the lock goes with the process, however that ends."""
-    held = False
-    try:
-        with only_writer(folder / LOCK):
-            held = True
-            yield
-    finally:
-        if held and (folder / MANIFEST).exists():
-            (folder / LOCK).unlink(missing_ok=True)
+    with only_writer(folder / LOCK, done=(folder / MANIFEST).exists):
+        yield

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from sigrun.bulk.packages import pyarrow
-from sigrun.bulk.samples import MOST_BYTES, Sample
+from sigrun.bulk.samples import MOST_BYTES, Sample, unreadable
 from sigrun.errors import SigrunError
 from sigrun.gather import safe
 
@@ -71,6 +72,9 @@ def samples(path: Path, column: str, keep: Sequence[str], skip: int) -> Iterator
         column: the column of pictures.
         keep: columns to pass through.
         skip: leave out so many rows.
+
+    Raises:
+        SigrunError: the drive does not give the file's bytes.
     """
     pa = pyarrow()
     try:
@@ -78,6 +82,7 @@ def samples(path: Path, column: str, keep: Sequence[str], skip: int) -> Iterator
             path, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True
         )
     except (pa.ArrowException, OSError) as error:
+        _raise_of_drive(path, error)
         if not skip:
             yield Sample(None, None, f"the file cannot be read as Parquet: {_words(error)}")
         return
@@ -86,11 +91,13 @@ def samples(path: Path, column: str, keep: Sequence[str], skip: int) -> Iterator
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if first + rows > skip:
-                yield from _group(file, group, rows, max(0, skip - first), column, keep)
+                yield from _group(path, file, group, rows, max(0, skip - first), column, keep)
             first += rows
 
 
-def _group(file: Any, group: int, rows: int, skip: int, column: str, keep: Sequence[str]) -> Iterator[Sample]:
+def _group(
+    path: Path, file: Any, group: int, rows: int, skip: int, column: str, keep: Sequence[str]
+) -> Iterator[Sample]:
     """The rows of one row group."""
     done = 0
     try:
@@ -100,6 +107,7 @@ def _group(file: Any, group: int, rows: int, skip: int, column: str, keep: Seque
                     yield _sample(batch, row, column, keep)
                 done += 1
     except (pyarrow().ArrowException, OSError) as error:
+        _raise_of_drive(path, error)
         why = f"this part of the Parquet file cannot be read: {_words(error)}"
         yield from (Sample(None, None, why) for _ in range(max(done, skip), rows))
 
@@ -123,6 +131,15 @@ def _sample(batch: Any, row: int, column: str, keep: Sequence[str]) -> Sample:
             item, None, f"the picture has {len(cell):,} bytes; at most {MOST_BYTES:,} are read", kept
         )
     return Sample(item, cell, None, kept)
+
+
+def _raise_of_drive(path: Path, error: Exception) -> None:
+    """Raise :class:`SigrunError` if it was the drive that failed.
+
+    For damage Arrow raises OSError, too, but without a number; or with EINVAL, where it is led to a place that no file has.
+    """
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        raise unreadable(path, error) from error
 
 
 def _words(error: Exception) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from sigrun.errors import SigrunError
 from sigrun.pictures import Picture
 
 MOST_BYTES = 512 << 20
@@ -28,3 +30,14 @@ class Sample:
     picture: Picture | None
     error: str | None = None
     kept: Mapping[str, Any] = field(default_factory=dict)
+
+
+def unreadable(path: Path, error: OSError) -> SigrunError:
+    """What to raise where a drive did not give a shard's bytes, which says nothing about the shard.
+
+    No row is made of it, so that the job that goes on reads the shard again.
+    """
+    return SigrunError(
+        f"{path}: cannot be read: {error.strerror or error}",
+        hint="what is finished is kept: when this is mended, the same command goes on",
+    )

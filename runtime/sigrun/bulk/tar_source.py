@@ -12,13 +12,15 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from io import BufferedReader, FileIO, RawIOBase
 from pathlib import Path
 from typing import Any
 
-from sigrun.bulk.samples import MOST_BYTES, Sample
+from sigrun.bulk.samples import MOST_BYTES, Sample, unreadable
 from sigrun.gather import SUFFIXES, safe
 
 MOST_HEADER = 1 << 20  # bytes of a header that holds a long name
+BUFFER = 1 << 16  # bytes that are read at a time, at least
 TEXTS = ("txt", "text", "caption", "json", "cls", "id", "index", "csv", "tsv", "xml", "html")
 """Endings of files that are passed through as text; others are bytes."""
 FAILURES = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError)
@@ -62,6 +64,30 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(f"a header is damaged: {error}") from error
 
 
+class _Drive(RawIOBase):
+    """A file that remembers why it could not be read: what comes of it in between may look like damage."""
+
+    def __init__(self, raw: FileIO) -> None:
+        self.failure: OSError | None = None
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._raw.seek(offset, whence)  # fails where a damaged header leads nowhere
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        try:
+            return self._raw.readinto(buffer)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
 @dataclass
 class _Group:
     """Files of one sample."""
@@ -86,11 +112,30 @@ def samples(path: Path, column: str | None, keep: Sequence[str], skip: int) -> I
         column: the ending of the pictures, such as ``jpg``; by default any picture's.
         keep: endings of files to pass through.
         skip: leave out so many samples.
+
+    Raises:
+        SigrunError: the drive does not give the shard's bytes.
     """
+    try:
+        raw = path.open("rb", buffering=0)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    with raw:
+        drive = _Drive(raw)
+        for sample in _samples(drive, column, keep, skip):
+            if drive.failure is not None:
+                break
+            yield sample
+    if drive.failure is not None:
+        raise unreadable(path, drive.failure) from drive.failure
+
+
+def _samples(drive: _Drive, column: str | None, keep: Sequence[str], skip: int) -> Iterator[Sample]:
     count = 0
     group: _Group | None = None
     try:
-        with tarfile.open(path, "r:*", tarinfo=_Header, encoding="utf-8") as archive:
+        file = BufferedReader(drive, BUFFER)
+        with tarfile.open(None, "r:*", file, tarinfo=_Header, encoding="utf-8") as archive:
             remembered: Any = archive
             while (header := archive.next()) is not None:
                 remembered.members = []  # it would keep them all

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 from pathlib import Path
@@ -17,6 +18,10 @@ def resident_bytes() -> int | None:
         return pages * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError, AttributeError):
         return None
+
+
+TRIES = 4
+"""How often one looks again, each time after twice as long."""
 
 
 class Tide:
@@ -34,6 +39,7 @@ class Tide:
         self._delay = delay
         self._low = resident_bytes()  # the least memory that was needed since something was last given back
         self._due = False
+        self._tries = 0  # in which less came back than had come
 
     def request_ended(self) -> None:
         """Look soon."""
@@ -48,14 +54,27 @@ class Tide:
         if self._low is None or now < self._low:
             self._low = now
         if now - self._low < self._step:
-            self._due = False
+            self._settle(self._low)
         else:
-            asyncio.get_running_loop().run_in_executor(None, self._ebb)
+            loop = asyncio.get_running_loop()
+            loop.run_in_executor(None, self._ebb, loop)
 
-    def _ebb(self) -> None:
-        give_back_freed()
-        self._low = resident_bytes()
-        self._due = False
+    def _ebb(self, loop: asyncio.AbstractEventLoop) -> None:
+        give_back() if self._tries else give_back_freed()
+        with contextlib.suppress(RuntimeError):  # the server has ended meanwhile
+            loop.call_soon_threadsafe(self._look_again, loop)
+
+    def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        """What is still held now, by the answer on its way, say, may be free a little later."""
+        now = resident_bytes() or 0
+        if self._tries < TRIES and self._low is not None and now - self._low >= self._step:
+            self._tries += 1
+            loop.call_later(self._delay * 2**self._tries, self._look)
+        else:
+            self._settle(now)
+
+    def _settle(self, now: int) -> None:
+        self._low, self._due, self._tries = now, False, 0
 
 
 def give_back() -> None:

@@ -104,12 +104,15 @@ def protocol_for(limits: Limits) -> type[H11Protocol]:
                 self._head = self.loop.call_later(limits.body_seconds, self._late)
 
         def data_received(self, data: bytes) -> None:
-            waits = self.cycle is None or self.cycle.response_complete
+            before = self.cycle
+            waits = before is None or before.response_complete
             super().data_received(data)
-            if waits and self._head is None and (self.cycle is None or self.cycle.response_complete):
-                self._head = self.loop.call_later(
-                    limits.body_seconds, self._late
-                )  # a further request has begun
+            if self.cycle is not before:  # a head has arrived
+                if self._head is not None:
+                    self._head.cancel()
+                    self._head = None
+            elif waits and self._head is None:  # a further request has begun
+                self._head = self.loop.call_later(limits.body_seconds, self._late)
 
         def send_400_response(self, msg: str) -> None:
             """Answer what is not HTTP in the shape of all errors, unless an answer has begun."""
