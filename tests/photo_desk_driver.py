@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.checkpoints import ROOT
 
 HOME = ROOT / "examples" / "photo_desk"
@@ -50,6 +52,20 @@ def screen() -> Iterator[str]:
         if process is not None:
             process.terminate()
             process.wait()
+
+
+@contextmanager
+def application() -> Iterator[Any]:
+    """The app's part of Qt, on a virtual screen."""
+    pytest.importorskip("PySide6", reason="make test-app installs it")
+    with screen():
+        from photo_desk import theme
+        from PySide6.QtWidgets import QApplication
+
+        made = QApplication.instance() or QApplication([])
+        theme.prepare(made)  # type: ignore[arg-type]
+        yield made
+        made.shutdown()
 
 
 def wait(until: Callable[[], object], what: str = "it") -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from sigrun import OutputError, Siglip, SigrunError
 from sigrun.bulk import folder as folders
-from sigrun.bulk import parts, sources
+from sigrun.bulk import parquet_source, parts, sources
 from sigrun.bulk.job import Job
 from sigrun.bulk.loaded import How
 from sigrun.bulk.ray_engine import share_of
@@ -137,6 +137,58 @@ def test_parquet(tiny_q4: Path, expected: np.ndarray, tmp_path: Path, cells: str
     named = [f"{seed:04d}.png" for seed in range(COUNT)] if cells == "structs" else [None] * COUNT
     assert rows["item"].to_pylist() == [*named, None]
     assert manifest["errors"] == 1
+
+
+def test_a_name_that_is_no_text_takes_nothing_down(tmp_path: Path) -> None:
+    """Beside the bytes of a picture; Parquet does not look at what its strings hold."""
+    names = pa.array([b"a.png", b"\xff\xfe.png", b"c.png"]).view(pa.string())
+    cells = pa.StructArray.from_arrays([pa.array([*map(picture, range(3))]), names], ["bytes", "path"])
+    path = bulk_data.parquet(tmp_path / "a.parquet", {"photo": cells})
+    found = list(parquet_source.samples(path, "photo", (), 0))
+    assert [sample.picture for sample in found] == [*map(picture, range(3))]
+    assert [(sample.item, sample.error) for sample in found] == [
+        ("a.png", None),
+        (None, None),
+        ("c.png", None),
+    ]
+
+
+@pytest.mark.parametrize("when", ["opening", "reading"])
+def test_a_drive_that_fails_ends_a_job_that_then_goes_on(
+    tiny_q4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """No row says that a shard is damaged; a shard that is goes on to be a row that says so."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    for name, count in (("a", COUNT), ("b", 1)):
+        path = source / f"{name}.parquet"
+        bulk_data.parquet(path, {"photo": [*map(picture, range(count))]}, row_group_size=5)
+    job = planned(tiny_q4, source, out)
+
+    class Failing(pq.ParquetFile):  # type: ignore[misc]
+        code: tuple[int, ...] = (errno.ESTALE,)
+
+        def __init__(self, *given: Any, **options: Any) -> None:
+            super().__init__(*given, **options)
+            if when == "opening" and self.metadata.num_rows == COUNT:
+                raise OSError(*self.code, "Stale file handle")
+
+        def iter_batches(self, *given: Any, row_groups: list[int], **options: Any) -> Any:
+            if row_groups == [1]:
+                raise OSError(*self.code, "Stale file handle")
+            return super().iter_batches(*given, row_groups=row_groups, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pq, "ParquetFile", Failing)
+        with pytest.raises(SigrunError, match=r"a\.parquet: cannot be read: Stale file handle") as caught:
+            job.done()
+        assert "goes on" in str(caught.value.hint)
+        assert not (out / "_manifest.json").exists()
+        patched.setattr(Failing, "code", ())  # as Arrow says that data are damaged
+        assert planned(tiny_q4, source, tmp_path / "other").done()["errors"] == (
+            5 if when == "reading" else 1
+        )
+    assert job.done()["errors"] == 0
+    assert table(out).num_rows == COUNT + 1
 
 
 KILLED = """

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import tarfile
-from io import BytesIO
+from io import BytesIO, FileIO
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sigrun import SigrunError
 from sigrun.bulk import samples as sample_limits
 from sigrun.bulk import tar_source
 from sigrun.bulk.samples import Sample
@@ -150,6 +154,89 @@ def test_a_header_cannot_ask_for_much_memory(tmp_path: Path) -> None:
     data = header.tobuf(tarfile.GNU_FORMAT) + b"x" * 4096
     (tmp_path / "a.tar").write_bytes(data)
     assert "over a megabyte" in str(read(tmp_path / "a.tar")[-1].error)
+
+
+def extended(path: Path, name: str, records: dict[str, str]) -> Path:
+    """A shard of four pictures, of which the one called ``name`` has an extended header."""
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for seed, key in enumerate("abcd"):
+            header = tarfile.TarInfo(f"{key}.png")
+            header.size = len(picture(seed))
+            header.pax_headers = records if key == name else {}
+            archive.addfile(header, BytesIO(picture(seed)))
+    return path
+
+
+@pytest.mark.parametrize("place", [b"14 first=word", b"15 second=word"])
+def test_a_damaged_extended_header_is_no_end(tmp_path: Path, place: bytes) -> None:
+    """One of a record without length, in the middle of a shard."""
+    path = extended(tmp_path / "a.tar", "c", {"first": "word", "second": "word"})
+    assert [s.picture for s in read(path)] == [picture(seed) for seed in range(4)]
+    data = path.read_bytes()
+    assert data.count(place) == 1
+    path.write_bytes(data.replace(place, b"00" + place[2:]))
+    found = read(path)
+    assert [s.picture for s in found] == [picture(0), picture(1), None]
+    assert "damaged or cut off" in str(found[-1].error)
+    assert "a header is damaged" in str(found[-1].error)
+
+
+def test_an_extended_header_leads_to_nothing_that_was_read_before(tmp_path: Path) -> None:
+    """A negative size would put the next header before this one, and the shard would never end."""
+    with tarfile.open(extended(tmp_path / "a.tar", "c", {"size": "1"})) as archive:
+        second, third = (archive.getmember(name) for name in ("b.png", "c.png"))
+    size = second.offset - third.offset_data
+    assert size % 512 == 0
+    found = list(
+        islice(tar_source.samples(extended(tmp_path / "a.tar", "c", {"size": str(size)}), None, (), 0), 20)
+    )
+    assert [s.picture for s in found] == [picture(0), picture(1), None]
+    assert "negative size" in str(found[-1].error)
+
+
+@pytest.mark.parametrize("size", [2**62, 2**63, 10**30])
+@pytest.mark.parametrize("column", [None, "jpg"])
+def test_a_size_that_leads_nowhere_is_damage(tmp_path: Path, size: int, column: str | None) -> None:
+    """Systems refuse to go to such a place with an error that has a number, as a failing drive's has."""
+    found = read(extended(tmp_path / "a.tar", "c", {"size": str(size)}), column)
+    assert len(found) == 3
+    assert "damaged or cut off" in str(found[-1].error)
+
+
+class Failing(FileIO):
+    """A file on a drive that fails beyond some bytes."""
+
+    good = 0
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        room = self.good - self.tell()
+        if room <= 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().readinto(memoryview(buffer)[:room])
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
+@pytest.mark.parametrize("good", [0, 1500])
+def test_a_drive_that_fails_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, good: int
+) -> None:
+    """No row says so: the job stops there, and goes on when the drive does."""
+    path = bulk_data.shard(tmp_path / "a.tar", range(40), mode)
+    assert path.stat().st_size > 2 * good
+    found: list[Sample] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Failing, "good", good)
+        patched.setattr(Path, "open", lambda self, *_, **__: Failing(self))
+        with pytest.raises(SigrunError, match=r"a\.tar: cannot be read: Input/output error") as caught:
+            found.extend(tar_source.samples(path, None, (), 0))
+    assert "goes on" in str(caught.value.hint)
+    assert not any(sample.error for sample in found)
+    assert len(read(path)) == 40
+
+
+def test_a_shard_that_is_gone_is_no_damage(tmp_path: Path) -> None:
+    with pytest.raises(SigrunError, match="cannot be read: No such file"):
+        read(tmp_path / "a.tar")
 
 
 def test_a_picture_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

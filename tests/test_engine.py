@@ -252,9 +252,15 @@ def test_two_threads_that_end_a_job_at_once_do_not_collide(
         assert isinstance(job.exception(0), ValueError)
 
 
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+)  # SystemExit ends threads silently
 @pytest.mark.parametrize("kind", ["rows", "text", "texts"])
 def test_a_done_callback_that_ends_the_thread_ends_no_other_job(kind: str, engine: SlowEngine) -> None:
+    ended: list[threading.Thread] = []
+
     def leave(_: object) -> None:
+        ended.append(threading.current_thread())
         raise SystemExit
 
     ask: dict[str, Callable[[], Job[Any]]] = {
@@ -269,6 +275,8 @@ def test_a_done_callback_that_ends_the_thread_ends_no_other_job(kind: str, engin
     job.result(PATIENCE)
     assert waiting.result(PATIENCE) == 3
     assert len(engine.texts(["later"]).result(PATIENCE)) == 1
+    (thread,) = ended
+    thread.join()
 
 
 # ---- closing ----

@@ -231,3 +231,13 @@ def test_the_server_gives_the_page_and_the_model_only(model: Files) -> None:
                 assert raw.recv(9) == b"HTTP/1.1 "
         with urllib.request.urlopen(url) as answer:  # it still stands
             assert answer.status == 200
+
+
+@pytest.mark.skipif(hosts.no_node() is not None, reason=str(hosts.no_node()))
+def test_the_server_survives_names_too_long_for_a_file(tmp_path: Path) -> None:
+    with hosts.page_server(tmp_path) as url:
+        for path in ("a" * 300, "model/" + "a" * 300, "a/" * 4000):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(url + path)
+        with urllib.request.urlopen(url) as answer:  # it still stands
+            assert answer.status == 200

@@ -8,6 +8,7 @@ import sys
 import tracemalloc
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from sigrun.embeddings import EmbeddedPicture
 from sigrun.errors import OutputError
 from sigrun.gather import Found
+from sigrun.search import reader as reading
 from sigrun.search import scan, update
 from sigrun.search.index import SearchIndex
 from sigrun.search.store import Store
@@ -200,6 +202,35 @@ def test_compaction_gives_space_back_and_changes_nothing(folder: Path, tmp_path:
     assert hit.path == str(folder / "1" / "4.png")
     assert len(reader) == 8
     reader.close()
+
+
+@pytest.mark.parametrize("moment", ["looking", "mapping"])
+def test_a_look_while_an_index_is_compacted_is_begun_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Its file of vectors vanishes after it was read which one that is, or after it was seen to be there."""
+    index = tmp_path / "index"
+    brought_up_to_date(index, folder, Stub())
+    (folder / "0" / "0.png").unlink()
+    brought_up_to_date(index, folder, Stub())
+    whole, calls = (reading.Rows, np.memmap)[moment == "mapping"], 0
+
+    def late(*given: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            with monkeypatch.context() as patched:
+                patched.setattr(np, "memmap", memmap)
+                with update.writer(index) as store:
+                    update.compact(store)
+        return whole(*given, **options)
+
+    memmap = np.memmap
+    monkeypatch.setattr(*((np, "memmap") if moment == "mapping" else (reading, "Rows")), late)
+    with SearchIndex.open(index) as reader:
+        assert calls == 2
+        assert len(reader) == 10
+    assert sorted(p.name for p in index.iterdir()) == ["index.sqlite", "lock", "vectors.1"]
 
 
 def test_a_second_writer_is_refused_and_readers_are_not(folder: Path, tmp_path: Path) -> None:

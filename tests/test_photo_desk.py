@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sigrun import Engine, Siglip
-from tests.photo_desk_driver import DEMO, HOME, Desk, screen, wait
+from tests.photo_desk_driver import DEMO, HOME, Desk, application, wait
 
 pytestmark = pytest.mark.app
 
@@ -22,15 +22,8 @@ DRAWINGS = sorted(DEMO.glob("*.png"))
 
 @pytest.fixture(scope="module")
 def app() -> Iterator[Any]:
-    pytest.importorskip("PySide6", reason="make test-app installs it")
-    with screen():
-        from photo_desk import theme
-        from PySide6.QtWidgets import QApplication
-
-        made = QApplication.instance() or QApplication([])
-        theme.prepare(made)  # type: ignore[arg-type]
+    with application() as made:
         yield made
-        made.shutdown()
 
 
 @pytest.fixture

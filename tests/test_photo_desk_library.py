@@ -27,12 +27,14 @@ def test_it_remembers_over_a_restart(folder: Path) -> None:
     library = Library(folder)
     assert library.problem is None
     library.set("query", "owl")
+    library.set("folder", ODD)
     library.keep("m", [Kept(one, b"\0\1\2\3", None), Kept(two, None, "it is broken")])
     library.close()
     assert [path.name for path in folder.iterdir()] == [FILE]
 
     library = Library(folder)
     assert library.setting("query") == "owl"
+    assert library.setting("folder") == ODD
     assert list(library.known("m", [two, one])) == [
         Kept(two, None, "it is broken"),
         Kept(one, b"\0\1\2\3", None),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sigrun.search import duplicates
+from sigrun.search.about import Encoding
 from sigrun.search.duplicates import Group, groups
 from sigrun.search.vectors import Rows, encoded
 
@@ -30,9 +31,9 @@ def clustered(seed: int, count: int, width: int, centres: int, spread: float) ->
     )
 
 
-def stored(path: Path, vectors: np.ndarray) -> Rows:
-    path.write_bytes(encoded(vectors, "float16"))
-    return Rows(path, *vectors.shape, "float16", "")
+def stored(path: Path, vectors: np.ndarray, encoding: Encoding = "float16") -> Rows:
+    path.write_bytes(encoded(vectors, encoding))
+    return Rows(path, *vectors.shape, encoding, "")
 
 
 def cosines_of(rows: Rows) -> np.ndarray:
@@ -133,3 +134,17 @@ def test_thousands_of_equal_pictures_are_one_group(tmp_path: Path) -> None:
     found = groups(stored(tmp_path / "v", vectors), np.arange(3100), 0.99)
     assert [len(group.rows) for group in found] == [2500, 600]
     assert min(cosine for group in found for cosine in group.cosines) > 1 - 1e-6
+
+
+@pytest.mark.parametrize("encoding", ["float16", "int8"])
+@pytest.mark.parametrize("dense", [0.0, 1.0])
+def test_equal_vectors_are_groups_at_the_highest_limit(
+    tmp_path: Path, encoding: Encoding, dense: float
+) -> None:
+    """By either way of deciding, though float32 makes a little less than 1 of most vectors' cosine with themselves."""
+    count, width = 300, 1152
+    vectors = unit(np.random.default_rng(3).standard_normal((count, width)))
+    rows = stored(tmp_path / "v", np.concatenate([vectors, vectors]), encoding)
+    with mock.patch.object(duplicates, "DENSE", dense):
+        found = groups(rows, np.arange(2 * count), 1.0)
+    assert [group.rows for group in found] == [(row, row + count) for row in range(count)]

@@ -17,6 +17,7 @@ from sigrun import Siglip
 pytest.importorskip("uvicorn", reason="needs the extra serve")
 pytest.importorskip("starlette", reason="needs the extra serve")
 
+from sigrun.serve.fetch import Fetcher
 from sigrun.serve.memory import resident_bytes
 from sigrun.serve.settings import Limits, ServeSettings
 from tests.serving import JSON, Client, picture, serving, uri
@@ -197,6 +198,72 @@ def test_overload_is_said_and_nothing_is_lost_or_crossed(
         assert refused
         assert 'status="429"' in api.get("/metrics").raw.decode()
         assert (api.service.admission.requests, api.service.admission.nbytes) == (0, 0)
+
+
+def test_what_one_tower_refuses_the_other_does_not_compute(
+    emoji_q4: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would wait for it: pictures of a request whose text found the queue full."""
+    limits = Limits(queue=4, batch=1, kept_vectors=0)
+    with serving(emoji_q4, ServeSettings(port=0, limits=limits)) as api:
+        pictures = [uri(picture(name)) for name in ("owl", "key", "pizza")]
+        assert api.post("/v1/embeddings", {"input": ["ready", pictures[0]]}).status == 200
+        texts = Gate(api.service.engine.model, "embed_texts", monkeypatch)
+        images = Gate(api.service.engine.model, "embed_images", monkeypatch)
+        tower = api.service.engine.towers
+        with ThreadPoolExecutor(1) as pool:
+            patient = pool.submit(api.post, "/v1/embeddings", {"input": ["a", "b", "c", "d"]})
+            until(lambda: tower["text"].depth == 4)
+            try:
+                refused = api.post("/v1/embeddings", {"input": [*pictures, "e"]})
+                assert (refused.status, refused.error["code"]) == (429, "overloaded")
+                assert tower["image"].depth <= 1, "what was begun before the refusal"
+            finally:
+                texts.open.set()
+                images.open.set()
+            assert patient.result(20).status == 200
+        until(lambda: tower["image"].depth == 0)
+        assert images.calls <= 1
+        assert (api.service.admission.requests, api.service.admission.nbytes) == (0, 0)
+
+
+class Fetched(Fetcher):
+    """An internet of one picture."""
+
+    async def fetch(self, url: str) -> bytes:
+        return picture()
+
+
+def test_pictures_that_were_fetched_are_bounded_over_all_requests(
+    emoji_q4: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short request can ask for much; what it fetched counts until it is answered."""
+    settings = ServeSettings(port=0, limits=Limits(held_bytes=2 * len(picture()) + 100, kept_vectors=0))
+
+    def ask(count: int) -> Any:
+        body = {
+            "input": [{"image": f"http://pictures.example/{n}"} for n in range(count)],
+            "on_error": "item",
+        }
+        return api.post("/v1/embeddings", body)
+
+    with serving(emoji_q4, settings, fetcher=lambda: Fetched(settings.fetch)) as api:
+        assert ask(2).status == 200
+        assert ask(3).status == 429, "nor can one have more"
+        gate = Gate(api.service.engine.model, "embed_images", monkeypatch)
+        with ThreadPoolExecutor(1) as pool:
+            patient = pool.submit(ask, 2)
+            try:
+                assert gate.reached.wait(20)
+                full = ask(1)
+                assert (full.status, full.error["code"]) == (429, "overloaded")
+                assert int(full.headers["retry-after"]) >= 1
+                assert api.post("/v1/embeddings", {"input": "a text"}).status == 200
+            finally:
+                gate.open.set()
+            assert patient.result(20).status == 200
+        assert ask(2).status == 200
+        assert api.service.engine._fetched == 0
 
 
 def test_bytes_that_are_held_are_bounded(emoji_q4: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import http.client
 import json
 import re
 import socket
@@ -156,6 +157,19 @@ def test_nonsense_after_an_answer_makes_no_noise(
             assert statuses(raw(api, SECOND, end, wait=wait)) == [200]
     assert not caplog.records
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_head_that_arrived_is_not_waited_for(api: Client) -> None:
+    """A connection that was opened before is kept for as long as others are: the bound was on its first head."""
+    connection = http.client.HTTPConnection(api.host, api.port, timeout=10)
+    with contextlib.closing(connection):
+        for wait in (1.3 * SMALL.body_seconds, 0):
+            connection.request("GET", "/health")
+            assert connection.getresponse().read()
+            time.sleep(wait)
+        assert connection.sock is not None
+        connection.sock.sendall(b"GET /health HTTP/1.1\r\nhost: local")
+        assert connection.sock.recv(1) == b"", "of a further request it is waited for again"
 
 
 def test_many_idle_connections_hold_nobody_up(api: Client) -> None:

@@ -38,7 +38,8 @@ class Engine:
     """A model on a thread of its own. Making one returns at once: the model is opened when it is first needed.
 
     Jobs take turns. Short ones, such as a text to search for, go before the next picture of a long one. Those that give
-    rows go on side by side; of the other long ones, one at a time goes on between them. The thread is there while there is work, and callbacks are never called by two threads at once.
+    rows go on side by side; of the other long ones, one at a time goes on between them. The thread is there while there
+    is work, and callbacks are never called by two threads at once.
     An engine has no signal handlers, prints nothing, and does not keep the interpreter from ending.
 
     Args:

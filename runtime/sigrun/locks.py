@@ -53,7 +53,6 @@ def only_writer(path: Path, done: Callable[[], bool] = lambda: False) -> Iterato
         OutputError: another process writes there.
     """
     with _owned(path) as file:
-        remove = False
         try:
             yield
         finally:

@@ -60,7 +60,7 @@ def opened(folder: Path, settings: Mapping[str, Any], *, restart: bool) -> Itera
                 f"{folder} holds files that are not Sigrun's, such as {alien[0]}: nothing is written there",
                 hint="name a new folder",
             )
-        with _locked(folder):
+        with only_writer(folder / LOCK, done=(folder / MANIFEST).exists):
             for path in list(folder.iterdir()):
                 if _LEFT.fullmatch(path.name) or (restart and path.name != LOCK):
                     path.unlink(missing_ok=True)
@@ -157,10 +157,3 @@ def _write(path: Path, record: object) -> None:
         file.write(json.dumps(record, indent=1) + "\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder; the lock goes with the process, however that ends."""
-    with only_writer(folder / LOCK, done=(folder / MANIFEST).exists):
-        yield

@@ -136,7 +136,8 @@ def _sample(batch: Any, row: int, column: str, keep: Sequence[str]) -> Sample:
 def _raise_of_drive(path: Path, error: Exception) -> None:
     """Raise :class:`SigrunError` if it was the drive that failed.
 
-    For damage Arrow raises OSError, too, but without a number; or with EINVAL, where it is led to a place that no file has.
+    For damage Arrow raises OSError, too, but without a number, or with EINVAL where it is led to a place that no
+    file has.
     """
     if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
         raise unreadable(path, error) from error
