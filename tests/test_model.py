@@ -186,7 +186,7 @@ def test_load_refuses_what_is_not_there(emoji_q4: Path, tmp_path: Path) -> None:
             Siglip.load(emoji_q4, max_pixels=pixels)
 
 
-@pytest.mark.parametrize("action", ["preload", "unload", "self_test"])
+@pytest.mark.parametrize("action", ["preload", "unload"])
 def test_a_tower_that_cannot_be_is_refused(model: Siglip, action: str) -> None:
     with pytest.raises(ValueError, match="tower must be image or text, not 'vision'"):
         getattr(model, action)("vision")
