@@ -227,6 +227,17 @@ def test_kill_9_loses_and_doubles_nothing(
     assert {name: (out / name).stat().st_mtime_ns for name in there} == stamps  # not written again
 
 
+def test_what_a_killed_worker_was_writing_is_cleared_away(tiny_q4: Path, shards: Path, tmp_path: Path) -> None:
+    """Ray replaces such a worker while the job goes on; what it wrote last bears no final name."""
+    out = tmp_path / "out"
+
+    def leave(_: int) -> None:
+        (out / ".part-000001-00000.parquet.0123456789ab.partial").write_bytes(b"half")
+
+    manifest = planned(tiny_q4, shards, out).done(on_progress=leave)
+    assert {*content(out)} == {*(shard["file"] for shard in manifest["shards"]), "_manifest.json"}
+
+
 @pytest.mark.parametrize(
     "lost", ["part-000000-00000", "part-000000-00001", "part-000000-00002", "part-000001-00000"]
 )

@@ -94,7 +94,9 @@ def finish(
     """
     names = {part.file for part in parts}
     for path in folder.iterdir():
-        if _PART.fullmatch(path.name) and path.name not in names:
+        if _LEFT.fullmatch(path.name):
+            path.unlink(missing_ok=True)  # of a worker that was killed while it wrote, and replaced
+        elif _PART.fullmatch(path.name) and path.name not in names:
             path.unlink()  # of a source that was damaged differently when it was read before
     manifest = {
         **about,
