@@ -55,7 +55,7 @@ def exported(checkpoint: Path, recipe: Recipe, out: Path) -> Iterator[Export]:
     with Artifact.open(done.path) as artifact:
         graphs: Graphs = {
             tower: {
-                form: Graph(artifact.graph(tower, form), dict(graph.weights))
+                form: Graph(artifact.graph(tower, form), dict(graph.weights), dict(graph.pieces))
                 for form, graph in artifact.manifest.graphs[tower].items()
             }
             for tower in artifact.towers

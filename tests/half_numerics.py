@@ -101,7 +101,7 @@ def operator_weights(
 
 def computed(graph: Graph, artifact: Artifact, x: Floats) -> dict[str, Floats]:
     """The outputs of a tower's graph for a batch, the artifact's weights unpacked as the graph asks for."""
-    weights = _unpack(artifact, list(graph.weights.items()), 1)
+    weights = _unpack(artifact, list(graph.weights.items()), graph.pieces, 1)
     return evaluate(graph.model, {**weights, _source(graph.model): x})
 
 

@@ -107,6 +107,13 @@ def set_in(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def pieces(name: str, axis: str, count: int) -> Callable[[dict[str, Any]], None]:
+    def change(data: dict[str, Any]) -> None:
+        data["graphs"]["image"]["exact"]["pieces"] = {name: {"axis": axis, "count": count}}
+
+    return change
+
+
 def swap_graphs(data: dict[str, Any]) -> None:
     for form in ("exact", "int8"):
         image, text = data["graphs"]["image"][form], data["graphs"]["text"][form]
@@ -132,6 +139,16 @@ def swap_graph_blobs(blobs: dict[str, bytes]) -> None:
         (set_in("bits_per_weight", value={}), "bits_per_weight"),
         (set_in("graphs", "image", "exact", "weights", "v.post_ln.bias", value="nbits"), "as a matrix"),
         (set_in("graphs", "image", "exact", "weights", "v.post_ln.bias", value="sparse"), "sparse"),
+        (pieces("v.post_ln.bias", "outputs", 2), "v.post_ln.bias is no matrix that the graph takes as nbits"),
+        (pieces("v.nothing", "outputs", 2), "v.nothing is no matrix"),
+        (pieces("v.blk.0.attn_q.weight", "rows", 2), "axis is 'rows'; known: outputs, inputs"),
+        (pieces("v.blk.0.attn_q.weight", "outputs", True), "count is True, not a number from 2 on"),
+        (
+            pieces("v.blk.0.attn_q.weight", "outputs", 10**30),
+            "cannot be cut into 1000000000000000000000000000000",
+        ),
+        (pieces("v.blk.0.attn_q.weight", "inputs", 5), "cannot be cut into 5 pieces of its inputs"),
+        (pieces("v.blk.0.attn_q.weight", "inputs", 3), "cannot load the image tower"),
         (set_in("tensors", "v.blk.0.attn_q.weight", "shape", value=[48, 192]), "v.blk.0.attn_q.weight"),
         (set_in("tensors", "v.blk.0.attn_q.weight", "fold", value=1), "but the manifest says"),
         (set_in("tensors", "v.blk.0.attn_q.weight", "encoding", value="q6_k"), "but the manifest says"),

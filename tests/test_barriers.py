@@ -73,7 +73,7 @@ class Case:
         """Embeddings as ONNX Runtime computes them."""
         graph = build(self.plan, tower, form)
         model = with_barriers(graph.model) if barriers else graph.model
-        given = (model, graph.weights)
+        given = (model, graph.stored)
         return TowerSession(self.artifact, tower, form, 2, given, optimised=not barriers).embed(x)
 
     def true(self, tower: TowerName, form: Form, x: Floats) -> Floats:
@@ -116,7 +116,7 @@ def halves(graph: Graph, artifact: Artifact, x: Floats) -> dict[str, NDArray[Any
     for node in proto.graph.node:
         if node.output[0] not in {o.name for o in proto.graph.output}:
             proto.graph.output.append(helper.make_empty_tensor_value_info(node.output[0]))
-    feeds = {**_unpack(artifact, list(graph.weights.items()), 1), proto.graph.input[0].name: x}
+    feeds = {**_unpack(artifact, list(graph.weights.items()), graph.pieces, 1), proto.graph.input[0].name: x}
     return {**feeds, **evaluate(proto.SerializeToString(), feeds)}
 
 

@@ -227,7 +227,9 @@ def test_kill_9_loses_and_doubles_nothing(
     assert {name: (out / name).stat().st_mtime_ns for name in there} == stamps  # not written again
 
 
-def test_what_a_killed_worker_was_writing_is_cleared_away(tiny_q4: Path, shards: Path, tmp_path: Path) -> None:
+def test_what_a_killed_worker_was_writing_is_cleared_away(
+    tiny_q4: Path, shards: Path, tmp_path: Path
+) -> None:
     """Ray replaces such a worker while the job goes on; what it wrote last bears no final name."""
     out = tmp_path / "out"
 

@@ -63,7 +63,7 @@ class Case:
     def session(self, tower: TowerName, form: Form, exact: frozenset[str] = frozenset()) -> TowerSession:
         """A graph made anew, with the file's weights."""
         graph = build(self.plan, tower, form, exact=exact)
-        return TowerSession(self.artifact, tower, form, 2, (graph.model, graph.weights))
+        return TowerSession(self.artifact, tower, form, 2, (graph.model, graph.stored))
 
     def run(
         self, tower: TowerName, form: Form, x: NDArray[np.float32], exact: frozenset[str] = frozenset()

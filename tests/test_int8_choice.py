@@ -195,7 +195,7 @@ def test_matrices_behind_outliers_are_found_and_leaving_them_exact_mends_the_for
 
         def measure(exact: frozenset[str]) -> float:
             graph = build(planned, "image", "int8", exact=exact)
-            session = TowerSession(artifact, "image", "int8", 2, (graph.model, graph.weights))
+            session = TowerSession(artifact, "image", "int8", 2, (graph.model, graph.stored))
             return float(1 - (session.embed(pixels) * expected).sum(axis=1).mean())
 
         sensitivity = Sensitivity(artifact, planned.rounded("image", "int8"))

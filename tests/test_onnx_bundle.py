@@ -289,7 +289,9 @@ def test_weights_inside_are_the_weights_beside(emoji: Export, tmp_path: Path) ->
     loaded = []
     for name, write in (("in.onnx", write_inside), ("out.onnx", lambda *a: write_beside(*a, ".data"))):
         model = image_model(emoji.graphs["image"]["exact"])
-        files = write(tmp_path / name, model.proto, arrays(emoji.store, model.weights, model.names))  # type: ignore[operator]
+        files = write(
+            tmp_path / name, model.proto, arrays(emoji.store, model.weights, model.pieces, model.names)
+        )  # type: ignore[operator]
         assert next(iter(files)) == name
         loaded.append(onnx.load(tmp_path / name))
     inside, beside = loaded
@@ -308,9 +310,9 @@ def test_weights_inside_are_the_weights_beside(emoji: Export, tmp_path: Path) ->
 def test_weights_that_do_not_fit_the_graph_are_a_fault(emoji: Export, tmp_path: Path) -> None:
     model = image_model(emoji.graphs["image"]["exact"])
     with pytest.raises(ValueError, match="no weight gives"):
-        list(arrays(emoji.store, {}, model.names))
+        list(arrays(emoji.store, {}, {}, model.names))
     with pytest.raises(ValueError, match="which no graph declares"):
-        list(arrays(emoji.store, model.weights, frozenset()))
+        list(arrays(emoji.store, model.weights, model.pieces, frozenset()))
     wrong = iter([("v.post_ln.weight", np.zeros(3, np.float32))])
     with pytest.raises(ValueError, match=r"the graph takes float32 \(160,\)"):
         write_beside(tmp_path / "x.onnx", model.proto, wrong, ".data")

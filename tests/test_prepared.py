@@ -17,7 +17,7 @@ from onnx import TensorProto
 from sigrun import sessions
 from sigrun.artifact import Artifact
 from sigrun.int8 import largest
-from sigrun.manifest import TOWERS, Packing, TowerName
+from sigrun.manifest import TOWERS, TowerName
 from sigrun.prepared import ALIGNMENT, HASHES, MATRICES, places
 from sigrun.sessions import TowerSession
 from tests.int8_runs import Floats, batch, embed, matrices, no_file
@@ -129,8 +129,7 @@ def test_a_graph_that_names_no_such_file_takes_arrays(
         if tensor.data_location == TensorProto.EXTERNAL:
             del tensor.external_data[:]
             tensor.external_data.add(key="location", value="weights")
-    weights: dict[str, Packing] = dict(artifact.manifest.graphs["image"]["int8"].weights)
-    graph = (model.SerializeToString(), weights)
+    graph = (model.SerializeToString(), artifact.manifest.graphs["image"]["int8"])
     session = TowerSession(artifact, "image", "int8", 2, graph, cache=tmp_path / "cache")
     np.testing.assert_array_equal(session.embed(batch(artifact, "image")), expected)
     assert not (tmp_path / "cache").exists()

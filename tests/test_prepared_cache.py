@@ -19,7 +19,6 @@ import pytest
 from sigrun import ArtifactError, ProviderError, Siglip, prepared, sessions
 from sigrun.artifact import Artifact
 from sigrun.int8 import EIGHT_BITS, SEVEN_BITS
-from sigrun.manifest import Packing
 from sigrun.prepared import MATRICES, Matrices, Prepared, cache_folder
 from sigrun.sessions import TowerSession
 from tests.int8_runs import Floats, embed, matrices, no_file
@@ -155,9 +154,9 @@ def test_errors_leave_nothing_behind(
     artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "cache"
-    weights: dict[str, Packing] = dict(artifact.manifest.graphs["image"]["int8"].weights)
+    takes = artifact.manifest.graphs["image"]["int8"]
     with pytest.raises(ProviderError, match="cannot load the image tower"):
-        TowerSession(artifact, "image", "int8", 2, (MATRICES.encode(), weights))
+        TowerSession(artifact, "image", "int8", 2, (MATRICES.encode(), takes))
 
     def damaged(self: Artifact, name: str, most: int) -> object:
         raise ArtifactError(f"tensor '{name}' is damaged")

@@ -59,8 +59,8 @@ def test_any_spoiled_matrix_fails_the_exact_form(
     original = sessions._initializers
     for spoiled in [name for name, packing in weights.items() if packing == "nbits"][::5]:
 
-        def spoil(of: Artifact, name: str, packing: object, most: int, spoiled: str = spoiled) -> object:
-            for part, array in original(of, name, packing, most):  # type: ignore[arg-type]
+        def spoil(of: Artifact, name: str, *how: object, spoiled: str = spoiled) -> object:
+            for part, array in original(of, name, *how):  # type: ignore[arg-type]
                 yield part, array[::-1].copy() if part == f"{spoiled}.scales" else array
 
         monkeypatch.setattr(sessions, "_initializers", spoil)

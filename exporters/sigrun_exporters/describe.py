@@ -73,10 +73,7 @@ def describe(
 
 def stored_graphs(graphs: Graphs) -> dict[str, dict[str, StoredGraph]]:
     """Graphs as the manifest lists them."""
-    return {
-        tower: {form: StoredGraph(g.sha256, g.weights) for form, g in forms.items()}
-        for tower, forms in graphs.items()
-    }
+    return {tower: {form: g.stored for form, g in forms.items()} for tower, forms in graphs.items()}
 
 
 def _space(checkpoint: Checkpoint, source: Source) -> str:

@@ -40,9 +40,10 @@ class Quantities:
         minima: float32 matrices beside quantized ones, used by their layer both as they are and laid out anew.
         int8: int8 matrices.
         int8_largest: the largest of them.
-        scratch: the largest quantized matrix as float32: what MatMulNBits decodes it into.
+        scratch: the largest quantized matrix, or piece of one, as float32: what MatMulNBits decodes it into.
         activations: float32 activations of one item that the session's memory holds places for: the hidden values
-            before and after GELU; the residual, its normalised copy, q, k, v and what they mix to; the input.
+            before and after GELU, of one group where they are dealt to groups; the residual, its normalised copy, q, k,
+            v and what they mix to, or of groups of heads half of these and the sum over groups; the input.
         tokens: tokens of one item.
     """
 
@@ -94,7 +95,7 @@ def quantities(stored: Stored, tower: TowerName, form: Form) -> Quantities:
         + sum(FLOAT_BYTES * t.shape[0] for t, _ in int8)  # their scales
     )
     residual = shape.tokens * shape.width
-    hidden = shape.tokens * max(stored.mlp_width(tower), shape.mlp)
+    hidden = shape.tokens * _hidden_width(stored, tower, form, shape.mlp)
     image = stored.architecture.image
     given = 3 * image.image_size**2 if tower == "image" and image is not None else residual
     owned = [t for t, _ in multiplied if not _viewed(t)]
@@ -111,10 +112,17 @@ def quantities(stored: Stored, tower: TowerName, form: Form) -> Quantities:
         minima=sum(_scale_bytes(t) // 2 for t, _ in packed if t.encoding == MINIMA),
         int8=sum(t.size for t, _ in int8),
         int8_largest=max((t.size for t, _ in int8), default=0),
-        scratch=max((_float(t) for t, _ in packed), default=0),
+        scratch=max((_float(t) // t.pieces.get(form, 1) for t, _ in packed), default=0),
         activations=FLOAT_BYTES * (2 * hidden + 6 * residual + given),
         tokens=shape.tokens,
     )
+
+
+def _hidden_width(stored: Stored, tower: TowerName, form: Form, least: int) -> int:
+    """Hidden units of an MLP that are there at once, padding included; ``least`` in a graph that takes them whole."""
+    up = [t for t in stored.of(tower) if t.name.endswith("ffn_up.weight") and form in t.packings]
+    widths = [t.shape[0] // t.pieces[form] if form in t.pieces else max(least, t.shape[0]) for t in up]
+    return max(widths, default=least)
 
 
 def _viewed(tensor: Tensor) -> bool:

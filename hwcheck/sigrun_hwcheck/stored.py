@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, get_args
 
-from sigrun_recipes import TOWERS, Architecture, Plan, TensorPlan, TowerName
+from sigrun_recipes import TOWERS, Architecture, Plan, TensorPlan, TowerName, cuts
 
 if TYPE_CHECKING:
     from sigrun.artifact import Artifact
@@ -47,6 +47,7 @@ class Tensor:
         nbytes: bytes in the file, alignment not counted.
         packings: compute form → how its graph takes it; a form that is not there does not take it at all: it stays in
             the file.
+        pieces: compute form → how many pieces its graph takes it in, where they are several.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Tensor:
     shape: tuple[int, ...]
     nbytes: int
     packings: Mapping[Form, Packing]
+    pieces: Mapping[Form, int] = field(default_factory=dict)
 
     @cached_property
     def size(self) -> int:
@@ -123,6 +125,11 @@ class Stored:
 def from_plan(model: str, plan: Plan) -> Stored:
     """A variant that has not been exported. Form ``int8`` is taken to leave no matrix exact."""
     rounded = {form: frozenset().union(*(plan.rounded(tower, form) for tower in TOWERS)) for form in FORMS}
+    packings = {
+        t.spec.name: {form: p for form in FORMS if (p := _expected_packing(t, form, rounded[form]))}
+        for t in plan.tensors
+    }
+    cut = {form: _expected_pieces(plan, form, packings) for form in FORMS}
     tensors = tuple(
         Tensor(
             name=t.spec.name,
@@ -131,9 +138,8 @@ def from_plan(model: str, plan: Plan) -> Stored:
             encoding=t.encoding.name,
             shape=t.spec.shape,
             nbytes=t.nbytes,
-            packings={
-                form: packing for form in FORMS if (packing := _expected_packing(t, form, rounded[form]))
-            },
+            packings=packings[t.spec.name],
+            pieces={form: cut[form][t.spec.name] for form in FORMS if t.spec.name in cut[form]},
         )
         for t in plan.tensors
     )
@@ -174,6 +180,20 @@ def _expected_packing(tensor: TensorPlan, form: Form, rounded: frozenset[str]) -
     if form == "f16" or tensor.encoding.name not in NBITS:
         return "dense16" if half and reduced else "dense"
     return "nbits16" if half and reduced else "nbits"
+
+
+def _expected_pieces(
+    plan: Plan, form: Form, packings: Mapping[str, Mapping[Form, Packing]]
+) -> dict[str, int]:
+    """How many pieces the exporter's graphs will take weights in."""
+    found: dict[str, int] = {}
+    for name in TOWERS:
+        tower = plan.architecture.tower(name)
+        if tower is not None:
+            packed = (t for t in plan.of(name) if packings[t.spec.name].get(form) == "nbits")
+            cut = cuts(tower, {t.spec.name: t.spec.shape for t in packed})
+            found.update({weight: count for weight, (_, count) in cut.items()})
+    return found
 
 
 class StoredFileError(Exception):
@@ -221,7 +241,7 @@ def from_artifact(artifact: Artifact, path: str) -> Stored:
     except TypeError as error:
         raise StoredFileError(f"{path}: the manifest's architecture cannot be understood: {error}") from error
     graphs = {
-        tower: {form: forms[form].weights for form in FORMS if form in forms}
+        tower: {form: forms[form] for form in FORMS if form in forms}
         for tower, forms in manifest.graphs.items()
     }
     if not all(graphs.values()) or not graphs:
@@ -231,12 +251,14 @@ def from_artifact(artifact: Artifact, path: str) -> Stored:
         )
     tensors = []
     for t in artifact.tensors.values():
-        takes = {form: weights[t.name] for form, weights in graphs[t.tower].items() if t.name in weights}
+        of = graphs[t.tower]
+        takes = {form: graph.weights[t.name] for form, graph in of.items() if t.name in graph.weights}
+        cut = {form: graph.pieces[t.name].count for form, graph in of.items() if t.name in graph.pieces}
         if t.encoding not in NBITS and {"nbits", "nbits16"} & set(takes.values()):
             raise StoredFileError(
                 f"{path}: {t.name} is stored as {t.encoding}, which this version does not know"
             )
-        tensors.append(Tensor(t.name, t.tower, t.kind, t.encoding, t.shape, t.nbytes, takes))
+        tensors.append(Tensor(t.name, t.tower, t.kind, t.encoding, t.shape, t.nbytes, takes, cut))
     verification = manifest.verification
     return Stored(
         model=manifest.model,

@@ -3,6 +3,7 @@
 from sigrun_recipes.architecture import TOWERS, Architecture, ImageTower, TensorSpec, TextTower, TowerName
 from sigrun_recipes.encodings import ENCODINGS, Encoding
 from sigrun_recipes.models import KnownModel, Reference, ZeroShot, default_model, known
+from sigrun_recipes.pieces import Cut, cuts
 from sigrun_recipes.plan import Plan, TensorPlan, plan
 from sigrun_recipes.recipe import Gate, Recipe, RecipeFileError, load, load_file, names
 
@@ -10,6 +11,7 @@ __all__ = [
     "ENCODINGS",
     "TOWERS",
     "Architecture",
+    "Cut",
     "Encoding",
     "Gate",
     "ImageTower",
@@ -23,6 +25,7 @@ __all__ = [
     "TextTower",
     "TowerName",
     "ZeroShot",
+    "cuts",
     "default_model",
     "known",
     "load",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ from sigrun.errors import ArtifactError
 from sigrun.gguf import GgufFile
 from sigrun.int8 import Int8, to_int8
 from sigrun.manifest import KEY, TOWERS, Manifest, StoredTensor, TowerName
-from sigrun.nbits import NBits, to_nbits
+from sigrun.nbits import NBITS_FORMS, NBits, Pieces, to_nbits
 from sigrun.spm import Kind, TokenizerSpec
 
 ARCHITECTURE = "siglip"
@@ -233,6 +233,8 @@ def _check_towers(file: GgufFile, manifest: Manifest) -> None:
         if tower not in manifest.bits_per_weight:
             raise fail(f"the manifest has no bits_per_weight of the {tower} tower")
         for form, graph in forms.items():
+            for name, pieces in graph.pieces.items():
+                _check_pieces(fail, manifest.tensors.get(name), name, pieces)
             info = file.tensors.get(graph_name(tower, form))
             if info is None or info.type.name != "i8":
                 raise fail(f"the {tower} graph of form '{form}' is missing")
@@ -262,6 +264,20 @@ def _check_towers(file: GgufFile, manifest: Manifest) -> None:
             raise fail("has a text tower, but the manifest names no canonicalisation of texts")
         if "image" in manifest.graphs and manifest.scoring is None:
             raise fail("has both towers, but the manifest has no scoring constants")
+
+
+def _check_pieces(
+    fail: Callable[[str], ArtifactError], tensor: StoredTensor | None, name: str, pieces: Pieces
+) -> None:
+    """Raise :class:`ArtifactError` unless a matrix can be cut so."""
+    if tensor is None or len(tensor.shape) != 2 or tensor.encoding not in NBITS_FORMS:
+        return  # said elsewhere
+    outputs, inputs = tensor.shape
+    blocks = inputs // NBITS_FORMS[tensor.encoding].block_size
+    if (outputs if pieces.axis == "outputs" else blocks) % pieces.count:
+        raise fail(
+            f"'{name}' of {outputs} x {inputs} cannot be cut into {pieces.count} pieces of its {pieces.axis}"
+        )
 
 
 def _tokenizer_spec(file: GgufFile, manifest: Manifest) -> TokenizerSpec:

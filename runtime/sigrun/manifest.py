@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from sigrun.canonical import Canonicalisation
 from sigrun.errors import ArtifactError
 from sigrun.fields import Fields, printable_json
+from sigrun.nbits import AXES, Pieces
 from sigrun.pixels import Preprocessing
 from sigrun.scores import Scoring
 from sigrun.verification import Golden, Verification, read_golden, read_verification
@@ -68,10 +69,18 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class StoredGraph:
-    """A graph in the file: the hash of its bytes, and how it takes each weight."""
+    """A graph in the file: the hash of its bytes, and how it takes each weight.
+
+    Attributes:
+        sha256: hash of the graph's bytes.
+        weights: tensor → packing.
+        pieces: matrices that the graph takes in pieces, each part of each piece as an initializer of its own, under the
+            tensor's name with the piece's number before the part: ``.0.q``, ``.1.q``.
+    """
 
     sha256: str
     weights: Mapping[str, Packing]
+    pieces: Mapping[str, Pieces] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -285,4 +294,19 @@ class _Look(Fields):
         return StoredGraph(
             sha256=self.text(data.get("sha256"), f"{field}.sha256"),
             weights={name: self.packing(p, f"{field}.weights.{name}") for name, p in weights.items()},
+            pieces=self.pieces(data.get("pieces", {}), f"{field}.pieces", weights),
         )
+
+    def pieces(self, value: Any, field: str, weights: Mapping[str, Any]) -> dict[str, Pieces]:
+        found = {}
+        for name, entry in self.table(value, field).items():
+            if weights.get(name) != "nbits":
+                raise self.fail(f"{field}.{name}", "is no matrix that the graph takes as nbits")
+            cut = self.table(entry, f"{field}.{name}")
+            axis, count = cut.get("axis"), cut.get("count")
+            if axis not in AXES:
+                raise self.fail(f"{field}.{name}.axis", f"is {axis!r}; known: {', '.join(AXES)}")
+            if not isinstance(count, int) or count < 2:
+                raise self.fail(f"{field}.{name}.count", f"is {count!r}, not a number from 2 on")
+            found[name] = Pieces(axis, count)
+        return found

@@ -7,9 +7,9 @@ loops, as :mod:`sigrun.blocks` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,18 @@ from sigrun.errors import ArtifactError
 Halves = NDArray[np.float16]
 MIDDLE_Q5_K = 16  # of the numbers 0-31
 FLAT = 2.0**15  # 15 / FLAT is less than float16's rounding, 2^-11
+
+
+Axis = Literal["outputs", "inputs"]
+AXES: tuple[Axis, ...] = get_args(Axis)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """How a matrix is cut: into so many equal parts of its outputs or of its inputs."""
+
+    axis: Axis
+    count: int
 
 
 class NBitsForm(NamedTuple):
@@ -79,6 +91,21 @@ class NBits:
             found["minima"] = self.minima
         return found
 
+    def cut(self, pieces: Pieces) -> list[NBits]:
+        """The matrix in equal pieces, in order. Where they are no views, they share the memory of one copy.
+
+        Raises:
+            ValueError: it cannot be cut so: the outputs, or the blocks of the inputs, are not a multiple of the pieces.
+        """
+        outputs, blocks = self.scales.shape
+        if (outputs if pieces.axis == "outputs" else blocks) % pieces.count:
+            raise ValueError(f"{outputs} x {blocks} blocks cannot be cut into {pieces.count} {pieces.axis}")
+        parts = {name: _cut(array, pieces) for name, array in self.parts().items()}
+        return [
+            NBits(self.bits, self.block_size, **{name: array[number] for name, array in parts.items()})
+            for number in range(pieces.count)
+        ]
+
     def half(self) -> NBits:
         """The same matrix with float16 for float32, for an operator whose activations are float16.
 
@@ -112,9 +139,28 @@ class NBits:
         return NBits(self.bits, self.block_size, q, scales, zeros=_halved(zeros))
 
 
+def _cut(array: Any, pieces: Pieces) -> Any:
+    """[N, blocks, ...] as [pieces, N, blocks, ...], smaller along one of both."""
+    outputs, blocks, *rest = array.shape
+    if pieces.axis == "outputs":
+        return array.reshape(pieces.count, outputs // pieces.count, blocks, *rest)
+    by_piece = array.reshape(outputs, pieces.count, blocks // pieces.count, *rest)
+    return np.ascontiguousarray(by_piece.swapaxes(0, 1))
+
+
 def _halved(values: Floats | Halves) -> Halves:
     with np.errstate(over="ignore"):  # what float16 cannot hold shows in the result, which is checked
         return values.astype(np.float16)
+
+
+def initializers(matrix: NBits, pieces: Pieces | None) -> Iterator[tuple[str, Bytes | Floats | Halves]]:
+    """What a graph takes of a matrix, whole or in pieces: the end of the initializer's name, and the array."""
+    if pieces is None:
+        yield from matrix.parts().items()
+        return
+    for number, piece in enumerate(matrix.cut(pieces)):
+        for part, array in piece.parts().items():
+            yield f"{number}.{part}", array
 
 
 def to_nbits(encoding: str, data: Bytes, rows: int, columns: int) -> NBits:

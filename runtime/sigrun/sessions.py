@@ -17,7 +17,8 @@ from sigrun.artifact import Artifact
 from sigrun.errors import ArtifactError, ProviderError
 from sigrun.forking import keep_for_ever, watch
 from sigrun.int8 import largest
-from sigrun.manifest import Packing, TowerName
+from sigrun.manifest import Packing, StoredGraph, TowerName
+from sigrun.nbits import Pieces, initializers
 from sigrun.onnx_runtime import onnxruntime
 from sigrun.prepared import MATRICES, Matrices, Prepared, prepare
 from sigrun.providers import CPU, Attached, Provider, attach, verify
@@ -47,8 +48,8 @@ class TowerSession:
         tower: ``image`` or ``text``.
         form: the compute form.
         threads: threads within one run.
-        graph: a serialized graph and how it takes each weight, to be run with the file's weights instead of the
-            graph that the file holds for ``form``.
+        graph: a serialized graph and how it takes the weights, to be run with the file's weights instead of the graph
+            that the file holds for ``form``.
         provider: where it runs.
         automatic: the user did not name the provider.
         optimised: let ONNX Runtime rewrite the graph for speed. Without, nodes are computed as they stand there, one
@@ -71,7 +72,7 @@ class TowerSession:
         tower: TowerName,
         form: str,
         threads: int,
-        graph: tuple[bytes, Mapping[str, Packing]] | None = None,
+        graph: tuple[bytes, StoredGraph] | None = None,
         *,
         provider: Provider = CPU,
         automatic: bool = False,
@@ -86,7 +87,7 @@ class TowerSession:
         self._where = artifact.path
         self._attach(session_options(threads))  # first: without it there is nothing to unpack for
         if graph is None:
-            graph = artifact.graph(tower, form), artifact.manifest.graphs[tower][form].weights
+            graph = artifact.graph(tower, form), artifact.manifest.graphs[tower][form]
         with large_go_back():
             self._load(artifact, graph, threads, optimised, cache)
         self.width, self.tokens = self._check_shapes()
@@ -101,17 +102,17 @@ class TowerSession:
     def _load(
         self,
         artifact: Artifact,
-        graph: tuple[bytes, Mapping[str, Packing]],
+        graph: tuple[bytes, StoredGraph],
         threads: int,
         optimised: bool,
         cache: Path | None,
     ) -> None:
         """Unpack the weights and make the session."""
-        model, weights = graph
-        matrices = _matrices(artifact, model, weights, threads)
+        model, takes = graph
+        matrices = _matrices(artifact, model, takes.weights, threads)
         prepared = prepare(matrices, cache) if matrices is not None else None
-        rest = {n: p for n, p in weights.items() if prepared is None or p != "int8"}
-        arrays = _unpack(artifact, list(rest.items()), threads)
+        rest = {n: p for n, p in takes.weights.items() if prepared is None or p != "int8"}
+        arrays = _unpack(artifact, list(rest.items()), takes.pieces, threads)
         if prepared is not None:
             arrays |= {f"{name}.int8_scales": array for name, array in prepared.scales.items()}
         try:
@@ -309,12 +310,14 @@ def _matrices(
     return Matrices(artifact, names, largest(), threads)
 
 
-def _unpack(artifact: Artifact, weights: list[tuple[str, Packing]], threads: int) -> dict[str, Array]:
+def _unpack(
+    artifact: Artifact, weights: list[tuple[str, Packing]], pieces: Mapping[str, Pieces], threads: int
+) -> dict[str, Array]:
     """Every initializer of a graph, by name; tensors are unpacked side by side."""
     most = largest() if any(packing == "int8" for _, packing in weights) else 0
 
     def one(entry: tuple[str, Packing]) -> list[tuple[str, Array]]:
-        unpacked = list(_initializers(artifact, *entry, most))
+        unpacked = list(_initializers(artifact, *entry, pieces.get(entry[0]), most))
         artifact.release(entry[0])
         return unpacked
 
@@ -322,7 +325,9 @@ def _unpack(artifact: Artifact, weights: list[tuple[str, Packing]], threads: int
         return {name: array for part in pool.map(one, weights) for name, array in part}
 
 
-def _initializers(artifact: Artifact, name: str, packing: Packing, most: int) -> Iterator[tuple[str, Array]]:
+def _initializers(
+    artifact: Artifact, name: str, packing: Packing, pieces: Pieces | None, most: int
+) -> Iterator[tuple[str, Array]]:
     if packing == "dense":
         yield name, artifact.dense(name)
     elif packing == "dense16":
@@ -332,7 +337,7 @@ def _initializers(artifact: Artifact, name: str, packing: Packing, most: int) ->
             yield name, artifact.dense(name).astype(np.float16)
     elif packing in ("nbits", "nbits16"):
         packed = artifact.nbits(name)
-        for part, array in (packed.half() if packing == "nbits16" else packed).parts().items():
+        for part, array in initializers(packed.half() if packing == "nbits16" else packed, pieces):
             yield f"{name}.{part}", array
     else:
         rounded = artifact.int8(name, most)

@@ -86,6 +86,9 @@ class Whole:
             for graph in forms.values():
                 if name in graph["weights"] and rng.random() < 0.5:
                     graph["weights"][name] = rng.choice(packings)
+                if name in graph["weights"] and rng.random() < 0.3:
+                    cut = {"axis": rng.choice(("outputs", "inputs")), "count": rng.choice((2, 3, 5, 2**40))}
+                    graph.setdefault("pieces", {})[name] = cut
         return content
 
     def _spoiled(self, content: bytes, manifest: dict[str, Any], rng: random.Random) -> bytes:
@@ -177,9 +180,9 @@ class Graphs:
     def read(self, content: bytes, place: Path) -> bool:
         name, _, graph = content.partition(b"\0")
         tower = next(t for t in self.artifact.towers if t == name.decode())
-        weights = self.artifact.manifest.graphs[tower]["exact"].weights
+        takes = self.artifact.manifest.graphs[tower]["exact"]
         try:
-            session = TowerSession(self.artifact, tower, "exact", 1, (graph, weights))
+            session = TowerSession(self.artifact, tower, "exact", 1, (graph, takes))
             shape = (1, 3, 33, 33) if tower == "image" else (1, 64, 96)
             found = session.embed(np.zeros(shape, np.float32))
             assert np.isfinite(found).all()

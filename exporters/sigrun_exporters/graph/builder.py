@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from sigrun.manifest import Packing
+from sigrun.nbits import Pieces
 from sigrun.prepared import MATRICES, places
 
 OPSET = 20
@@ -37,11 +38,17 @@ Value = str
 
 
 class GraphBuilder:
-    """One graph in the making. Attribute ``weights`` collects tensor name → packing, in graph order."""
+    """One graph in the making.
+
+    Attributes:
+        weights: collects tensor name → packing, in graph order.
+        pieces: collects the matrices that are taken in pieces.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.weights: dict[str, Packing] = {}
+        self.pieces: dict[str, Pieces] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []

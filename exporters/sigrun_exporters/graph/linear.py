@@ -14,14 +14,16 @@ little and stay float32, but for the head's keys and values in ``int8``; so does
 
 Dense weights go to ``Gemm``. Quantized ones stay packed in ``exact`` and ``w4f16``: each block's scale, and for Q4_K
 its minimum as a float zero point, map onto ``MatMulNBits`` without loss (see :mod:`sigrun.nbits`). Q5_K's minima meet
-the sums of the activations over each block in a small ``Gemm`` of their own.
+the sums of the activations over each block in a small ``Gemm`` of their own. Large ones are multiplied in pieces (see
+:mod:`sigrun_recipes.pieces`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Literal, get_args
 
-from sigrun.nbits import NBITS_FORMS
+from sigrun.nbits import NBITS_FORMS, Pieces
 from sigrun_exporters.graph.builder import MICROSOFT, GraphBuilder, Real, Value
 from sigrun_recipes import TensorPlan
 
@@ -31,18 +33,27 @@ HALF_FORMS: tuple[Form, ...] = ("f16", "w4f16")
 
 
 def linear(
-    graph: GraphBuilder, x: Value, weight: TensorPlan, bias: TensorPlan, form: Form, *, reduced: bool
+    graph: GraphBuilder,
+    x: Value,
+    weight: TensorPlan,
+    bias: TensorPlan,
+    form: Form,
+    *,
+    reduced: bool,
+    count: int = 1,
 ) -> Value:
     """x [n, K] times weight [N, K] transposed, plus bias [N] → [n, N].
 
     The result is float16 where the product is, else float32. Unless ``reduced`` the matrix is multiplied in float32
-    whatever the form.
+    whatever the form. A packed one may be multiplied in ``count`` pieces of its outputs.
     """
     if form == "int8" and reduced:
         return _int8(graph, x, weight, bias)
     real: Real = "float16" if form in HALF_FORMS and reduced else "float32"
     if form == "f16" or weight.encoding.name not in NBITS_FORMS:
         return _dense(graph, x, weight, bias, real)
+    if count > 1:
+        return _in_pieces(graph, x, weight, bias, count)
     return _nbits(graph, x, weight, bias, real)
 
 
@@ -83,12 +94,73 @@ def _dense(graph: GraphBuilder, x: Value, weight: TensorPlan, bias: TensorPlan, 
 
 def _nbits(graph: GraphBuilder, x: Value, weight: TensorPlan, bias: TensorPlan, real: Real) -> Value:
     name = weight.spec.name
-    rows, columns = weight.spec.shape
-    form = NBITS_FORMS[weight.encoding.name]
-    label = _label(weight)
-    x = graph.cast(x, real)
-    declare = graph.dense if real == "float32" else graph.dense16
     graph.weights[name] = "nbits" if real == "float32" else "nbits16"
+    declare = graph.dense if real == "float32" else graph.dense16
+    given = declare(bias.spec.name, bias.spec.shape)
+    rows, columns = weight.spec.shape
+    return _product(graph, graph.cast(x, real), weight, name, given, (rows, columns), real)
+
+
+def _in_pieces(graph: GraphBuilder, x: Value, weight: TensorPlan, bias: TensorPlan, count: int) -> Value:
+    parts = [piece(graph, x, weight, bias, Pieces("outputs", count), number) for number in range(count)]
+    return graph.node("Concat", *parts, axis=-1)
+
+
+def packed(weights: Iterable[TensorPlan], form: Form, reduced: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """Those of some matrices that :func:`linear` takes packed and multiplies in float32, with their shapes.
+
+    Args:
+        weights: the matrices.
+        form: the compute form.
+        reduced: names of those that it rounds.
+    """
+    if form == "f16":
+        return {}
+    return {
+        t.spec.name: t.spec.shape
+        for t in weights
+        if t.encoding.name in NBITS_FORMS and (form == "exact" or t.spec.name not in reduced)
+    }
+
+
+def piece(
+    graph: GraphBuilder, x: Value, weight: TensorPlan, bias: TensorPlan, pieces: Pieces, number: int
+) -> Value:
+    """A piece of a packed matrix's product, float32.
+
+    Of a matrix that is cut by its outputs, those of the piece, their bias added: x [n, K] → [n, N / count]. Of one that
+    is cut by its inputs, what these inputs add to all outputs: x [n, K / count] → [n, N]; the bias is added by the
+    first piece.
+    """
+    name = weight.spec.name
+    rows, columns = weight.spec.shape
+    graph.weights[name] = "nbits"
+    graph.pieces[name] = pieces
+    given = graph.dense(bias.spec.name, bias.spec.shape)
+    if pieces.axis == "outputs":
+        rows //= pieces.count
+        first, last = (graph.shape(at * rows) for at in (number, number + 1))
+        given = graph.node("Slice", given, first, last)
+    else:
+        columns //= pieces.count
+        given = given if number == 0 else ""
+    x = graph.cast(x, "float32")
+    return _product(graph, x, weight, f"{name}.{number}", given, (rows, columns), "float32")
+
+
+def _product(
+    graph: GraphBuilder,
+    x: Value,
+    weight: TensorPlan,
+    name: str,
+    bias: Value,
+    shape: tuple[int, int],
+    real: Real,
+) -> Value:
+    """x [n, K] times a packed matrix [N, K], or a piece of one, whose initializers are called ``name``."""
+    rows, columns = shape
+    form = NBITS_FORMS[weight.encoding.name]
+    label = name.replace(".weight", "")
     blocks = columns // form.block_size
     inputs = [
         x,
@@ -96,7 +168,7 @@ def _nbits(graph: GraphBuilder, x: Value, weight: TensorPlan, bias: TensorPlan, 
         graph.external(f"{name}.scales", (rows, blocks), real),
         graph.external(f"{name}.zeros", (rows, blocks), real) if form.offset == "zeros" else "",
         "",  # g_idx, deprecated
-        declare(bias.spec.name, bias.spec.shape),
+        bias,
     ]
     y = graph.node(
         "MatMulNBits",

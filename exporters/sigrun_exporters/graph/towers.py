@@ -8,30 +8,47 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
-from sigrun.manifest import Packing
+from sigrun.manifest import Packing, StoredGraph
+from sigrun.nbits import Pieces
 from sigrun_exporters.graph.builder import MICROSOFT, GraphBuilder, Value
-from sigrun_exporters.graph.linear import Form, linear
-from sigrun_recipes import ImageTower, Plan, TextTower, TowerName
+from sigrun_exporters.graph.linear import Form, linear, packed, piece
+from sigrun_recipes import ImageTower, Plan, TextTower, TowerName, cuts
 from sigrun_recipes.architecture import Tower
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A serialized graph and the weights it takes: tensor name → packing."""
+    """A serialized graph and the weights it takes.
+
+    Attributes:
+        model: the serialized graph.
+        weights: tensor name → packing.
+        pieces: matrices that are taken in pieces.
+    """
 
     model: bytes
     weights: dict[str, Packing]
+    pieces: dict[str, Pieces]
+
+    @property
+    def stored(self) -> StoredGraph:
+        """The graph as a manifest lists it."""
+        return StoredGraph(self.sha256, self.weights, self.pieces)
 
     @property
     def sha256(self) -> str:
         """Hash of the serialized graph."""
         return hashlib.sha256(self.model).hexdigest()
 
+
+MULTIPLIED = ("linear", "patch")
+"""Kinds of weights that are matrices to multiply by."""
 
 Graphs = Mapping[TowerName, Mapping[Form, Graph]]
 """Tower → compute form → graph."""
@@ -60,7 +77,7 @@ def build(
     for layer in range(parts.tower.layers):
         x = parts.block(x, layer)
     parts.head(x)
-    return Graph(parts.graph.build(), dict(parts.graph.weights))
+    return Graph(parts.graph.build(), dict(parts.graph.weights), dict(parts.graph.pieces))
 
 
 def tower_parts(
@@ -106,6 +123,8 @@ class TowerParts(ABC):
         self.tower = tower
         self.form = form
         self.reduced = plan.rounded(name, form) - exact
+        matrices = (t for t in plan.of(name) if t.spec.kind in MULTIPLIED)
+        self.pieces = cuts(tower, packed(matrices, form, self.reduced))
         self.observed: dict[str, Value] = {}  # matrix of a linear layer → the rows it is multiplied with
 
     @property
@@ -137,7 +156,9 @@ class TowerParts(ABC):
     def linear(self, x: Value, prefix: str) -> Value:
         self.observed[f"{prefix}.weight"] = x
         weight, bias = self.plans[f"{prefix}.weight"], self.plans[f"{prefix}.bias"]
-        return linear(self.graph, x, weight, bias, self.form, reduced=weight.spec.name in self.reduced)
+        name = weight.spec.name
+        _, count = self.pieces.get(name, ("outputs", 1))
+        return linear(self.graph, x, weight, bias, self.form, reduced=name in self.reduced, count=count)
 
     def norm(self, x: Value, prefix: str) -> Value:
         return self.graph.node(
@@ -151,26 +172,60 @@ class TowerParts(ABC):
         )
 
     def mlp(self, x: Value, prefix: str) -> Value:
-        hidden = self.linear(x, f"{prefix}.ffn_up")
-        gelu = {"gelu_tanh": "FastGelu", "gelu": "Gelu"}[self.tower.activation]
-        activated = self.graph.node(gelu, hidden, domain=MICROSOFT, name=f"{prefix}.gelu")
-        return self.linear(activated, f"{prefix}.ffn_down")
+        """Each token on its own through the hidden units, where they are cut one group of them after the other."""
+        up, down = f"{prefix}.ffn_up", f"{prefix}.ffn_down"
+        groups = self._groups(down)
+        if groups == 1:
+            return self.linear(self._gelu(self.linear(x, up), prefix), down)
+        return self._summed((self._gelu(self._piece(x, up, at), prefix) for at in range(groups)), down)
 
     def attention(self, x: Value, prefix: str) -> Value:
-        """The tokens of an item attend to one another: [b * tokens, width] to the same.
+        """The tokens of an item attend to one another: [b * tokens, width] to the same."""
+        names = [f"{prefix}.attn_{part}" for part in "qkv"]
+        out = f"{prefix}.attn_out"
+        groups = self._groups(out)
+        if groups == 1:
+            parts = [self.linear(x, name) for name in names]
+            if not all(self.graph.is_half(part) for part in parts):
+                parts = [self.graph.cast(part, "float32") for part in parts]
+            return self.linear(self._attended(parts, 1), out)
+        return self._summed(
+            (self._attended([self._piece(x, name, at) for name in names], groups) for at in range(groups)),
+            out,
+        )
+
+    def _attended(self, parts: Sequence[Value], groups: int) -> Value:
+        """Queries, keys and values [b * tokens, width / groups] of a group of heads to what they mix to, likewise.
 
         One operator, which keeps products and softmax in float32 and never holds the shares of all tokens.
         """
-        parts = [self.linear(x, f"{prefix}.attn_{part}") for part in "qkv"]
-        if not all(self.graph.is_half(part) for part in parts):
-            parts = [self.graph.cast(part, "float32") for part in parts]
-        shape = self.graph.shape(-1, self.tokens, self.tower.width)
+        width = self.tower.width // groups
+        shape = self.graph.shape(-1, self.tokens, width)
         by_item = (self.graph.node("Reshape", part, shape) for part in parts)
         mixed = self.graph.node(
-            "MultiHeadAttention", *by_item, domain=MICROSOFT, num_heads=self.tower.heads
-        )  # [b, token, width]
-        flat = self.graph.node("Reshape", mixed, self.graph.shape(-1, self.tower.width))
-        return self.linear(flat, f"{prefix}.attn_out")
+            "MultiHeadAttention", *by_item, domain=MICROSOFT, num_heads=self.tower.heads // groups
+        )  # [b, token, width / groups]
+        return self.graph.node("Reshape", mixed, self.graph.shape(-1, width))
+
+    def _gelu(self, x: Value, prefix: str) -> Value:
+        gelu = {"gelu_tanh": "FastGelu", "gelu": "Gelu"}[self.tower.activation]
+        return self.graph.node(gelu, x, domain=MICROSOFT, name=f"{prefix}.gelu")
+
+    def _groups(self, prefix: str) -> int:
+        """How many groups a matrix's inputs come in, one after the other."""
+        axis, count = self.pieces.get(f"{prefix}.weight", ("outputs", 1))
+        return count if axis == "inputs" else 1
+
+    def _piece(self, x: Value, prefix: str, number: int) -> Value:
+        name = f"{prefix}.weight"
+        return piece(
+            self.graph, x, self.plans[name], self.plans[f"{prefix}.bias"], Pieces(*self.pieces[name]), number
+        )
+
+    def _summed(self, groups: Iterable[Value], prefix: str) -> Value:
+        """The sum over groups of a matrix's inputs, each of which comes as [n, inputs / groups]: [n, outputs]."""
+        parts = [self._piece(x, prefix, number) for number, x in enumerate(groups)]
+        return reduce(lambda total, part: self.graph.node("Add", total, part), parts)
 
     def embedding(self, x: Value, name: str, length: int) -> None:
         """Give x [batch, length] out at unit length."""

@@ -54,7 +54,7 @@ def write_bundle(
         files |= write_plain(folder / "preprocess.onnx", preprocess.SerializeToString(deterministic=True))
     for tower, model in bundle_models(plan, graphs, form).items():
         describe(model.proto, manifest, form)
-        weights = arrays(store, model.weights, model.names)
+        weights = arrays(store, model.weights, model.pieces, model.names)
         files |= write_beside(folder / f"{tower}.onnx", model.proto, weights, ".data")
     if tokenizer is not None:
         files |= write_plain(folder / "tokenizer.model", model_proto(tokenizer))

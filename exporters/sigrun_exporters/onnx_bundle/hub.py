@@ -81,7 +81,7 @@ def write_hub(
     for name, model in models.items():
         describe(model.proto, manifest, form)
         path = folder / GRAPHS / f"{name}{SUFFIXES[dtype]}.onnx"
-        weights = arrays(store, model.weights, model.names)
+        weights = arrays(store, model.weights, model.pieces, model.names)
         if weight_bytes(model.proto) <= MOST_BYTES:
             written = write_inside(path, model.proto, weights)
         else:

@@ -107,7 +107,7 @@ def joint_model(image: Model, text: Model, scoring: Scoring) -> Model:
         ir_version=IR_VERSION,
         opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, MICROSOFT_VERSION)],
     )
-    return Model(proto, {**text.weights, **image.weights})
+    return Model(proto, {**text.weights, **image.weights}, {**text.pieces, **image.pieces})
 
 
 def _take_in(graph: onnx.GraphProto, model: Model, tower: str) -> None:

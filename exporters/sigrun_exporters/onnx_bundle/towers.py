@@ -8,6 +8,7 @@ import onnx
 
 from sigrun.artifact import TOKEN_TABLE
 from sigrun.manifest import Manifest, Packing
+from sigrun.nbits import Pieces
 from sigrun_exporters.graph import Form, Graph, Graphs
 from sigrun_exporters.onnx_bundle.model_file import external_names
 from sigrun_exporters.onnx_bundle.tokens import table_packing, take_ids
@@ -21,10 +22,12 @@ class Model:
     Attributes:
         proto: the graph; its weights are declared as external.
         weights: tensor → packing, in the order in which they are written.
+        pieces: matrices that are taken in pieces.
     """
 
     proto: onnx.ModelProto
     weights: dict[str, Packing]
+    pieces: dict[str, Pieces]
 
     @property
     def names(self) -> frozenset[str]:
@@ -42,7 +45,7 @@ def bundle_models(plan: Plan, graphs: Graphs, form: Form) -> dict[TowerName, Mod
 
 def image_model(graph: Graph) -> Model:
     """``pixel_values`` float32 [batch, 3, size, size] to ``image_embeds`` and ``last_hidden_state``."""
-    return Model(onnx.ModelProto.FromString(graph.model), dict(graph.weights))
+    return Model(onnx.ModelProto.FromString(graph.model), dict(graph.weights), dict(graph.pieces))
 
 
 def text_model(graph: Graph, plan: Plan) -> Model:
@@ -52,7 +55,7 @@ def text_model(graph: Graph, plan: Plan) -> Model:
     assert tower is not None  # there is a graph of it
     model = onnx.ModelProto.FromString(graph.model)
     take_ids(model, table, tower.context)
-    return Model(model, {TOKEN_TABLE: table_packing(table), **graph.weights})
+    return Model(model, {TOKEN_TABLE: table_packing(table), **graph.weights}, dict(graph.pieces))
 
 
 def describe(model: onnx.ModelProto, manifest: Manifest, form: Form) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sigrun.blocks import decode
 from sigrun.int8 import SEVEN_BITS, to_int8
 from sigrun.manifest import Packing
-from sigrun.nbits import to_nbits
+from sigrun.nbits import Pieces, initializers, to_nbits
 from sigrun_exporters.store import WeightStore
 from sigrun_recipes import TensorPlan
 
@@ -24,13 +24,14 @@ multiply larger ones wrongly."""
 
 
 def arrays(
-    store: WeightStore, weights: Mapping[str, Packing], names: frozenset[str]
+    store: WeightStore, weights: Mapping[str, Packing], pieces: Mapping[str, Pieces], names: frozenset[str]
 ) -> Iterator[tuple[str, Array]]:
     """The initializers of some graphs, one at a time: name and array.
 
     Args:
         store: the stored weights.
         weights: tensor → how it is taken, in the order in which they come.
+        pieces: those that are taken in pieces.
         names: the initializers that the graphs declare.
 
     Raises:
@@ -39,7 +40,7 @@ def arrays(
     plans = {t.spec.name: t for t in store.plan.tensors}
     missing = set(names)
     for name, packing in weights.items():
-        for suffix, array in _PACKINGS[packing](plans[name], store.read(plans[name])).items():
+        for suffix, array in _initializers(plans[name], packing, pieces.get(name), store.read(plans[name])):
             initializer = name + suffix
             if initializer not in missing:
                 raise ValueError(f"packing {packing} of {name} gives {initializer}, which no graph declares")
@@ -49,37 +50,28 @@ def arrays(
         raise ValueError(f"no weight gives what the graph declares: {', '.join(sorted(missing))}")
 
 
-def _dense(tensor: TensorPlan, data: Stored) -> dict[str, Array]:
-    return {"": decode(tensor.encoding.name, data).reshape(tensor.spec.shape)}
+def _initializers(
+    tensor: TensorPlan, packing: Packing, pieces: Pieces | None, data: Stored
+) -> Iterator[tuple[str, Array]]:
+    """What the graphs take of a weight: the end of each initializer's name, and the array."""
+    if packing == "dense":
+        yield "", _dense(tensor, data)
+    elif packing == "dense16":
+        with np.errstate(
+            over="ignore"
+        ):  # what float16 cannot hold becomes infinite, and shows in every result
+            yield "", _dense(tensor, data).astype(np.float16)
+    elif packing == "int8":
+        rows, columns = tensor.spec.shape
+        rounded = to_int8(tensor.encoding.name, data, rows, columns, PORTABLE)
+        yield ".int8", rounded.q
+        yield ".int8_scales", rounded.scales
+    else:
+        rows, columns = tensor.spec.shape
+        packed = to_nbits(tensor.encoding.name, data, rows, columns)
+        for part, array in initializers(packed.half() if packing == "nbits16" else packed, pieces):
+            yield f".{part}", array
 
 
-def _dense16(tensor: TensorPlan, data: Stored) -> dict[str, Array]:
-    with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and shows in every result
-        return {"": _dense(tensor, data)[""].astype(np.float16)}
-
-
-def _nbits(tensor: TensorPlan, data: Stored) -> dict[str, Array]:
-    rows, columns = tensor.spec.shape
-    packed = to_nbits(tensor.encoding.name, data, rows, columns)
-    return {f".{part}": array for part, array in packed.parts().items()}
-
-
-def _nbits16(tensor: TensorPlan, data: Stored) -> dict[str, Array]:
-    rows, columns = tensor.spec.shape
-    packed = to_nbits(tensor.encoding.name, data, rows, columns).half()
-    return {f".{part}": array for part, array in packed.parts().items()}
-
-
-def _int8(tensor: TensorPlan, data: Stored) -> dict[str, Array]:
-    rows, columns = tensor.spec.shape
-    rounded = to_int8(tensor.encoding.name, data, rows, columns, PORTABLE)
-    return {".int8": rounded.q, ".int8_scales": rounded.scales}
-
-
-_PACKINGS: dict[Packing, Callable[[TensorPlan, Stored], dict[str, Array]]] = {
-    "dense": _dense,
-    "dense16": _dense16,
-    "nbits": _nbits,
-    "nbits16": _nbits16,
-    "int8": _int8,
-}
+def _dense(tensor: TensorPlan, data: Stored) -> Array:
+    return decode(tensor.encoding.name, data).reshape(tensor.spec.shape)

@@ -255,8 +255,8 @@ class _Runner:
         A form whose result is no number gives NaN: that is for the gate to say.
         """
         if graph is None:
-            weights = self._artifact.manifest.graphs[self._tower][form].weights
-            graph = Graph(self._artifact.graph(self._tower, form), dict(weights))
+            stored = self._artifact.manifest.graphs[self._tower][form]
+            graph = Graph(self._artifact.graph(self._tower, form), dict(stored.weights), dict(stored.pieces))
         emulated = form in EMULATED
         model = with_barriers(graph.model) if emulated else graph.model
         session = TowerSession(
@@ -264,7 +264,7 @@ class _Runner:
             self._tower,
             form,
             default_threads(),
-            (model, graph.weights),
+            (model, graph.stored),
             optimised=not emulated,
         )
         found = np.full((len(items), session.width), np.nan, np.float32)
