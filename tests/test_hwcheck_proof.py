@@ -2,12 +2,12 @@
 
 Peaks depend on the C library, the version of ONNX Runtime and the kernels that it picks for the processor: the bar
 holds under the conditions that the constants name, on a machine that does nothing else, and is asked for with
-``SIGRUN_PROOF=all``; elsewhere only that the high end is never below. So it is where int8
-matrices are made and not read from the cache, and in form f16: of arrays below 4 MiB threads leave behind what they
-happen to, up to 25 MiB, which in so shallow a tower is more than the bar. Form exact meets it while it is loaded; when
-it runs, ONNX Runtime takes a piece from the C library for each product and gives it back, which leaves up to 80 MiB
-lost in heaps. What misses the bar is measured once more. ``SIGRUN_PROOF=all`` runs every combination, which takes
-minutes; by default a few are run.
+``SIGRUN_PROOF=all``; elsewhere only that the high end is never below. So it is where int8 matrices are made and not
+read from the cache, and in form f16: of arrays below 4 MiB threads leave behind what they happen to, up to 25 MiB,
+which in so shallow a tower is more than the bar. Form exact meets it while it is loaded; while it runs, what its pieces
+leave in the heap is up to 25 MiB too. At the published size the benchmark's table (``python -m benchmarks.memory``)
+counts what meets the bar, in both phases. What misses the bar is measured once more. ``SIGRUN_PROOF=all`` runs
+every combination, which takes minutes; by default a few are run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.memory import Line, lines
+from benchmarks.memory import Line, lines, meets_bar
 from sigrun_exporters.checkpoint import open_checkpoint
 from sigrun_exporters.export import Settings, export
 from sigrun_hwcheck.conditions import Conditions, installed_version
@@ -40,8 +40,6 @@ CASES: tuple[tuple[str, Form], ...] = (
     ("q4_k_m", "f16"),
 ) if EVERYTHING else (("q4_k_m", "exact"), ("q4_k_m", "int8"), ("q8_0", "exact"))  # fmt: skip
 BATCHES = (1, 8, 32)
-OVER, UNDER = 1.05, 0.98
-"""The bar for the best figure over the measured one."""
 ATTEMPTS = 2
 SO400M = default_model().architecture
 assert SO400M.image is not None and SO400M.text is not None
@@ -79,7 +77,9 @@ def test_predicted_peaks_are_the_measured_ones(
     stored = shallow(variant)
     todo = _chosen(jobs(stored, "cpu", forms=[form], batches=BATCHES))
     same = EVERYTHING and constants("cpu").conditions.covers(here)
-    for _ in range(ATTEMPTS):
+    met: set[Job] = set()
+    missed: list[Line] = []
+    for _ in range(ATTEMPTS):  # of all: a run from the cache needs the one before it
         outcome = measure(stored, todo, "cpu", here)
         assert not outcome.failures
         found = lines(stored, Measurements(outcome.measured), here)
@@ -87,9 +87,9 @@ def test_predicted_peaks_are_the_measured_ones(
         for line in found:
             for predicted, measured in line.pairs:
                 assert measured <= predicted.high_bytes, _said(line)
-        missed = [line for line in found if same and _held(line.job) and not _met(line)]
-        todo = [line.job for line in missed]
-        if not todo:
+        met |= {line.job for line in found if _met(line)}
+        missed = [line for line in found if same and _held(line.job) and line.job not in met]
+        if not missed:
             return
     assert not missed, "\n".join(map(_said, missed))
 
@@ -109,7 +109,7 @@ def _met(line: Line) -> bool:
     foreseen = sum(t.bytes.best_bytes for t in line.predicted.phases[1].terms if t.reclaimable)
     running -= max(0, line.measured.mapped_bytes - foreseen)
     pairs = ((load, loading),) if line.job.form == "exact" else ((load, loading), (run, running))
-    return all(UNDER <= predicted.best_bytes / measured <= OVER for predicted, measured in pairs)
+    return all(meets_bar(predicted, measured) for predicted, measured in pairs)
 
 
 def _chosen(todo: tuple[Job, ...]) -> list[Job]:

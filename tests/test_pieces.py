@@ -3,28 +3,33 @@ are."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import sigrun_recipes.pieces
 from sigrun import Siglip
 from sigrun.artifact import Artifact
-from sigrun.nbits import NBITS_FORMS, NBits, Pieces, to_nbits
-from sigrun_exporters.graph import build
+from sigrun.nbits import AXES, NBITS_FORMS, Axis, NBits, Pieces, to_nbits, to_pieces
+from sigrun.sessions import TowerSession
+from sigrun_exporters.graph import Form, build
 from sigrun_exporters.quantize import quantize
+from sigrun_hwcheck.quantities import quantities
 from sigrun_hwcheck.stored import from_file, from_plan
-from sigrun_recipes import TOWERS, cuts, default_model, load, plan
+from sigrun_recipes import ENCODINGS, TOWERS, cuts, default_model, load, plan
 from tests import bundles, checkpoints
 from tests.conftest import roomy
+from tests.test_artifact import rewritten
 
 RECIPES = ("q8_0", "q6_k", "q5_k_m", "q4_k_m")
 SMALL = 1 << 14
@@ -97,18 +102,25 @@ def test_what_is_not_packed_throughout_is_not_dealt_to_groups() -> None:
 
 @given(
     encoding=st.sampled_from(sorted(NBITS_FORMS)),
-    rows=st.sampled_from([4, 12]),
-    columns=st.sampled_from([256, 768]),
-    axis=st.sampled_from(["outputs", "inputs"]),
-    count=st.sampled_from([2, 4]),
+    rows=st.sampled_from([8, 16, 128, 200]),
+    columns=st.sampled_from([128, 256, 288, 768, 1088]),
+    axis=st.sampled_from(AXES),
+    count=st.sampled_from([2, 3, 4]),
 )
-def test_pieces_are_the_matrix(encoding: str, rows: int, columns: int, axis: str, count: int) -> None:
-    weights = (
-        np.random.default_rng(rows + columns + count).standard_normal((rows, columns)).astype(np.float32)
-    )
-    whole = to_nbits(encoding, quantize(encoding, weights).reshape(-1), rows, columns)
-    for matrix in (whole, whole.half()):
-        cut_ = matrix.cut(Pieces("outputs" if axis == "outputs" else "inputs", count))
+def test_pieces_are_the_matrix(encoding: str, rows: int, columns: int, axis: Axis, count: int) -> None:
+    """Rows may lie end to end in the file, so that a block of it holds the end of one and the start of another."""
+    assume((rows if axis == "outputs" else columns // NBITS_FORMS[encoding].block_size) % count == 0)
+    fold = ENCODINGS[encoding].fold(rows, columns)
+    assume(fold is not None)
+    assert fold is not None
+    weights = np.random.default_rng(rows + columns + count).standard_normal((rows // fold, columns * fold))
+    stored = quantize(encoding, weights.astype(np.float32)).reshape(-1)
+    whole = to_nbits(encoding, stored, rows, columns)
+    asked = Pieces(axis, count)
+    for matrix, cut_ in (
+        (whole, whole.cut(asked)),
+        (whole, to_pieces(encoding, stored, rows, columns, asked)),
+    ):
         assert len(cut_) == count
         for name, array in matrix.parts().items():
             parts = [piece.parts()[name] for piece in cut_]
@@ -199,3 +211,61 @@ def test_the_manifest_says_so_as_its_schema_has_it(tiny: Path, tmp_path: Path, c
     entry[next(iter(entry))]["count"] = 1
     with pytest.raises(jsonschema.ValidationError, match="less than the minimum"):
         jsonschema.validate(manifest, schema)
+
+
+def test_a_cut_falls_between_blocks() -> None:
+    assert max(form.block_size for form in NBITS_FORMS.values()) == sigrun_recipes.pieces.BLOCK
+
+
+def test_what_no_number_of_pieces_makes_small_is_cut_into_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = default_model().architecture.image
+    assert tower is not None
+    wide = {"v.blk.0.ffn_up.weight": (12288, 3072), "v.blk.0.ffn_down.weight": (3072, 12288)}
+    assert cuts(tower, wide)["v.blk.0.ffn_down.weight"] == ("inputs", 16)
+
+
+@pytest.mark.parametrize("form", ["int8", "w4f16"])
+def test_matrices_left_exact_are_cut_like_others(form: Form, tiny: Path, tmp_path: Path, cut: None) -> None:
+    """All of an MLP left exact is dealt to groups; of attention a part is: each of its matrices is cut alone."""
+    left = frozenset(
+        f"v.blk.0.{part}.weight" for part in ("ffn_up", "ffn_down", "attn_q", "attn_k", "attn_out")
+    )
+    with bundles.exported(tiny, roomy("q5_k_m"), tmp_path / "cut") as exported:
+        plain, less = (build(exported.plan, "image", form, exact=e) for e in (frozenset[str](), left))
+    assert less.pieces["v.blk.0.ffn_down.weight"].axis == "inputs"
+    assert less.pieces["v.blk.0.attn_out.weight"].axis == "outputs"
+    assert not left & set(plain.pieces)
+    x = np.random.default_rng(5).uniform(-1, 1, (2, 3, 33, 33)).astype(np.float32)
+    with Artifact.open(exported.gguf) as artifact:
+        found = TowerSession(artifact, "image", form, 2, (less.model, less.stored)).embed(x)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sigrun_recipes.pieces, "PIECE_BYTES", 1 << 40)
+            whole = build(exported.plan, "image", form, exact=left)
+        assert not whole.pieces
+        expected = TowerSession(artifact, "image", form, 2, (whole.model, whole.stored)).embed(x)
+    # A number that the order of additions moved may be rounded to the next float16, 2^-11 of it further.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 if form == "w4f16" else 2e-6)
+
+
+def test_files_of_format_2_are_read(tiny_q4: Path, tmp_path: Path) -> None:
+    """They know no pieces."""
+
+    def older(manifest: dict[str, Any]) -> None:
+        manifest["format"] = 2
+        for forms in manifest["graphs"].values():
+            for graph in forms.values():
+                assert graph.pop("pieces") == {}
+
+    path = rewritten(tiny_q4, tmp_path / "older.gguf", older)
+    np.testing.assert_array_equal(vectors(path, "exact")["image"], vectors(tiny_q4, "exact")["image"])
+    assert all(not tensor.pieces for tensor in from_file(str(path)).tensors)
+
+
+def test_a_cut_that_makes_nothing_smaller_is_not_predicted_to(tiny: Path) -> None:
+    """Where the last matrix of an MLP or of attention cannot be cut by its inputs, what comes before it is whole."""
+    recipe = dataclasses.replace(roomy("q8_0"), rewrites=())
+    stored = from_plan("so400m", plan(recipe, default_model().architecture))
+    up = next(t for t in stored.tensors if t.name == "v.blk.0.ffn_up.weight")
+    assert up.pieces["exact"] == ("outputs", 8)
+    of = quantities(stored, "image", "exact")
+    assert of.activations == 4 * (729 * (5 * 1152 + 2 * 4304) + 3 * 384**2)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from sigrun_hwcheck.conditions import Conditions
 from sigrun_hwcheck.stored import Form
 
-FORMAT = 3
+FORMAT = 4
 ELSEWHERE = 1.25
 """What the high end is raised by where a table was measured under other conditions."""
 
@@ -90,7 +90,8 @@ class FormConstants:
 
     Attributes:
         activations: factor on the activations that the session's memory holds places for.
-        workspace: factor on the largest quantized matrix as float32, which MatMulNBits decodes.
+        workspace: factor on the largest quantized matrix as float32, or piece of one, which MatMulNBits decodes.
+        lost: bytes besides, where there is such a matrix: heaps hold that scratch at several places.
         retained: factor on small dense arrays: what of them is left once they are laid out anew.
         converted: factor on float16 scales: what else a provider without float16 makes of them.
         rounding: factor on the largest int8 matrix and the threads: what rounding and writing them leaves.
@@ -99,6 +100,7 @@ class FormConstants:
 
     activations: Factor
     workspace: Factor
+    lost: Factor
     retained: Factor
     converted: Factor
     rounding: Factor
@@ -120,9 +122,10 @@ class Constants:
         runtime: once a process: the interpreter and its libraries, or a card's context.
         session: once a tower.
         layer: for each layer of a tower: its share of graph and manifest, and what lies lost between arrays.
+        pieces: for each piece of a matrix that is multiplied in pieces: its share of the graph.
         libraries: pages of libraries that are first needed when a tower is loaded.
         kernels: pages of libraries that are first needed when a tower runs.
-        pieces: for each piece of the vocabulary, once a file is open.
+        vocabulary: for each piece of the vocabulary, once a file is open.
         tokenizer: once a text is embedded, whatever the vocabulary.
         pictures: once a picture is embedded.
         forms: compute form → its costs.
@@ -138,9 +141,10 @@ class Constants:
     runtime: Factor
     session: Factor
     layer: Factor
+    pieces: Factor
     libraries: Factor
     kernels: Factor
-    pieces: Factor
+    vocabulary: Factor
     tokenizer: Factor
     pictures: Factor
     forms: Mapping[Form, FormConstants]
@@ -167,7 +171,17 @@ def constants(provider: Provider, conditions: Conditions | None = None) -> Const
     )
 
 
-_COSTS = ("runtime", "session", "layer", "libraries", "kernels", "pieces", "tokenizer", "pictures")
+_COSTS = (
+    "runtime",
+    "session",
+    "layer",
+    "pieces",
+    "libraries",
+    "kernels",
+    "vocabulary",
+    "tokenizer",
+    "pictures",
+)
 
 
 def _elsewhere(costs: FormConstants) -> FormConstants:

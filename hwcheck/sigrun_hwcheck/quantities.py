@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from sigrun_hwcheck.stored import NBITS, Form, Stored, Tensor
-from sigrun_recipes import TowerName
+from sigrun_recipes import Cut, TowerName
 
 FLOAT_BYTES, HALF_BYTES = 4, 2
 VIEWED_BYTES = 1 << 20
@@ -41,9 +41,10 @@ class Quantities:
         int8: int8 matrices.
         int8_largest: the largest of them.
         scratch: the largest quantized matrix, or piece of one, as float32: what MatMulNBits decodes it into.
+        pieces: pieces of the matrices that are multiplied in pieces.
         activations: float32 activations of one item that the session's memory holds places for: the hidden values
             before and after GELU, of one group where they are dealt to groups; the residual, its normalised copy, q, k,
-            v and what they mix to, or of groups of heads half of these and the sum over groups; the input.
+            v and what they mix to, of one group of heads, and the sum over groups; the input.
         tokens: tokens of one item.
     """
 
@@ -60,6 +61,7 @@ class Quantities:
     int8: int
     int8_largest: int
     scratch: int
+    pieces: int
     activations: int
     tokens: int
 
@@ -95,6 +97,10 @@ def quantities(stored: Stored, tower: TowerName, form: Form) -> Quantities:
         + sum(FLOAT_BYTES * t.shape[0] for t, _ in int8)  # their scales
     )
     residual = shape.tokens * shape.width
+    groups = min(
+        (_groups(t, form) for t in stored.of(tower) if ".blk." in t.name and _ends(t, "attn_out")), default=1
+    )
+    widths = 6.0 if groups == 1 else 3 + 4 / groups
     hidden = shape.tokens * _hidden_width(stored, tower, form, shape.mlp)
     image = stored.architecture.image
     given = 3 * image.image_size**2 if tower == "image" and image is not None else residual
@@ -112,17 +118,32 @@ def quantities(stored: Stored, tower: TowerName, form: Form) -> Quantities:
         minima=sum(_scale_bytes(t) // 2 for t, _ in packed if t.encoding == MINIMA),
         int8=sum(t.size for t, _ in int8),
         int8_largest=max((t.size for t, _ in int8), default=0),
-        scratch=max((_float(t) // t.pieces.get(form, 1) for t, _ in packed), default=0),
-        activations=FLOAT_BYTES * (2 * hidden + 6 * residual + given),
+        scratch=max((_float(t) // _pieces(t, form)[1] for t, _ in packed), default=0),
+        pieces=sum(_pieces(t, form)[1] for t, _ in packed if form in t.pieces),
+        activations=FLOAT_BYTES * (2 * hidden + round(widths * residual) + given),
         tokens=shape.tokens,
     )
 
 
+def _pieces(tensor: Tensor, form: Form) -> Cut:
+    return tensor.pieces.get(form, ("outputs", 1))
+
+
+def _groups(tensor: Tensor, form: Form) -> int:
+    """Groups that a matrix's inputs come in, one after the other."""
+    axis, count = _pieces(tensor, form)
+    return count if axis == "inputs" else 1
+
+
+def _ends(tensor: Tensor, part: str) -> bool:
+    return tensor.name.endswith(f".{part}.weight")
+
+
 def _hidden_width(stored: Stored, tower: TowerName, form: Form, least: int) -> int:
-    """Hidden units of an MLP that are there at once, padding included; ``least`` in a graph that takes them whole."""
-    up = [t for t in stored.of(tower) if t.name.endswith("ffn_up.weight") and form in t.packings]
-    widths = [t.shape[0] // t.pieces[form] if form in t.pieces else max(least, t.shape[0]) for t in up]
-    return max(widths, default=least)
+    """Hidden units of an MLP that are there at once, padding included; at least so many of one that is not cut."""
+    down = [t for t in stored.of(tower) if _ends(t, "ffn_down")]
+    groups = ((_groups(t, form), t.shape[1]) for t in down)
+    return max((width // count if count > 1 else max(least, width) for count, width in groups), default=least)
 
 
 def _viewed(tensor: Tensor) -> bool:

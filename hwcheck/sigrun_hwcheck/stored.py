@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, get_args
 
-from sigrun_recipes import TOWERS, Architecture, Plan, TensorPlan, TowerName, cuts
+from sigrun_recipes import TOWERS, Architecture, Cut, Plan, TensorPlan, TowerName, cuts
 
 if TYPE_CHECKING:
     from sigrun.artifact import Artifact
@@ -47,7 +47,7 @@ class Tensor:
         nbytes: bytes in the file, alignment not counted.
         packings: compute form → how its graph takes it; a form that is not there does not take it at all: it stays in
             the file.
-        pieces: compute form → how many pieces its graph takes it in, where they are several.
+        pieces: compute form → what its graph cuts, into how many pieces, where it takes several.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Tensor:
     shape: tuple[int, ...]
     nbytes: int
     packings: Mapping[Form, Packing]
-    pieces: Mapping[Form, int] = field(default_factory=dict)
+    pieces: Mapping[Form, Cut] = field(default_factory=dict)
 
     @cached_property
     def size(self) -> int:
@@ -172,7 +172,7 @@ def _expected_packing(tensor: TensorPlan, form: Form, rounded: frozenset[str]) -
     half = form in ("f16", "w4f16")
     if spec.kind == "bias" and spec.name.removesuffix("bias") + "weight" in rounded:
         return "dense16" if half else "dense"
-    if spec.kind != "linear":
+    if spec.kind not in ("linear", "patch"):
         return "dense"
     reduced = spec.name in rounded
     if form == "int8" and reduced:
@@ -184,15 +184,14 @@ def _expected_packing(tensor: TensorPlan, form: Form, rounded: frozenset[str]) -
 
 def _expected_pieces(
     plan: Plan, form: Form, packings: Mapping[str, Mapping[Form, Packing]]
-) -> dict[str, int]:
+) -> dict[str, Cut]:
     """How many pieces the exporter's graphs will take weights in."""
-    found: dict[str, int] = {}
+    found: dict[str, Cut] = {}
     for name in TOWERS:
         tower = plan.architecture.tower(name)
         if tower is not None:
             packed = (t for t in plan.of(name) if packings[t.spec.name].get(form) == "nbits")
-            cut = cuts(tower, {t.spec.name: t.spec.shape for t in packed})
-            found.update({weight: count for weight, (_, count) in cut.items()})
+            found.update(cuts(tower, {t.spec.name: t.spec.shape for t in packed}))
     return found
 
 
@@ -253,7 +252,11 @@ def from_artifact(artifact: Artifact, path: str) -> Stored:
     for t in artifact.tensors.values():
         of = graphs[t.tower]
         takes = {form: graph.weights[t.name] for form, graph in of.items() if t.name in graph.weights}
-        cut = {form: graph.pieces[t.name].count for form, graph in of.items() if t.name in graph.pieces}
+        cut = {
+            form: (graph.pieces[t.name].axis, graph.pieces[t.name].count)
+            for form, graph in of.items()
+            if t.name in graph.pieces
+        }
         if t.encoding not in NBITS and {"nbits", "nbits16"} & set(takes.values()):
             raise StoredFileError(
                 f"{path}: {t.name} is stored as {t.encoding}, which this version does not know"

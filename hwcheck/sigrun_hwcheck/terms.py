@@ -6,7 +6,7 @@ unpacked      while it is loaded: arrays that the session lays out anew, until i
 rounding      what making int8 matrices, or checking them, leaves behind
 retained      what the C library does not give back of small arrays that were freed
 activations   what a running batch takes; grows with the batch up to the runtime's micro-batch
-workspace     one matrix as float32, the scratch in which MatMulNBits decodes
+workspace     a packed matrix or piece as float32, the scratch in which MatMulNBits decodes, wherever heaps hold that
 tokenizer     the vocabulary in the file's metadata, and what the first text or picture takes
 session       what a session and its layers cost besides
 runtime       Python and the libraries, once a process; on a card its context
@@ -88,7 +88,7 @@ def terms(
     rounding = costs.reading if cached else costs.rounding
     in_work = 0 if moved else of.int8_largest * min(threads, _int8_count(stored, tower, form))
     pieces = stored.architecture.text.vocabulary if stored.architecture.text is not None else 0
-    vocabulary = known.pieces.of(pieces)
+    vocabulary = known.vocabulary.of(pieces)
     first = known.tokenizer if tower == "text" else known.pictures
     pages = 0 if moved else of.dense - of.dense_owned  # views of the file, while they are laid out anew
     positions = 0 if moved else of.viewed - pages
@@ -96,11 +96,15 @@ def terms(
         Term("weights", Range.exactly(of.used + (of.viewed if moved else 0)), "exact"),
         _packed(stored, of, known, form),
         Term("rounding", rounding.of(in_work), rounding.source),
-        Term("session", known.session.of(1) + known.layer.of(shape.layers), known.session.source),
+        Term(
+            "session",
+            known.session.of(1) + known.layer.of(shape.layers) + known.pieces.of(of.pieces),
+            known.session.source,
+        ),
     ]
     load = [
         *kept,
-        Term("tokenizer", vocabulary, known.pieces.source),
+        Term("tokenizer", vocabulary, known.vocabulary.source),
         Term("libraries", known.libraries.of(1), known.libraries.source, reclaimable=True),
         Term("mapped", Range.exactly(pages), "exact", reclaimable=True),
     ]
@@ -117,7 +121,11 @@ def terms(
         *kept,
         Term("retained", costs.retained.of(left), costs.retained.source),
         Term("activations", costs.activations.of(of.activations * items), costs.activations.source),
-        Term("workspace", costs.workspace.of(of.scratch), costs.workspace.source),
+        Term(
+            "workspace",
+            costs.workspace.of(of.scratch) + costs.lost.of(1 if of.scratch else 0),
+            costs.workspace.source,
+        ),
         Term("tokenizer", vocabulary + first.of(1), first.source),
         Term(
             "libraries", known.libraries.of(1) + known.kernels.of(1), known.kernels.source, reclaimable=True

@@ -14,7 +14,7 @@ TERMS: dict[TermName, str] = {
     "rounding": "int8 weights on their way to the cache",
     "retained": "memory that the C library keeps of what was freed",
     "activations": "activations of what runs at once",
-    "workspace": "scratch in which 4-bit weights are decoded",
+    "workspace": "scratch in which packed weights are decoded",
     "tokenizer": "the vocabulary",
     "session": "the session itself",
     "runtime": "Python and its libraries, or a card's context",

@@ -18,7 +18,7 @@ from sigrun_recipes.architecture import Tower
 
 PIECE_BYTES = 3 << 20
 MOST = 16
-"""More pieces than that cost more than they bring."""
+"""More pieces than that cost more than they bring, also where they are larger than :data:`PIECE_BYTES`."""
 BLOCK = 32
 """The most weights that share a scale in MatMulNBits: a cut through inputs must fall between two such blocks."""
 
@@ -79,8 +79,12 @@ def _groups_of_hidden(up: tuple[int, ...]) -> int:
 
 
 def _fewest(counts: Iterable[int], size: int) -> int:
-    """The least of some counts of which each piece of ``size`` weights is small enough."""
-    return next((n for n in counts if 4 * size <= n * PIECE_BYTES), 1)
+    """The least of some counts by which a piece of ``size`` weights is small enough, or else the largest."""
+    count = 1
+    for count in counts:
+        if 4 * size <= count * PIECE_BYTES:
+            break
+    return count
 
 
 def _divisors(number: int) -> Iterable[int]:

@@ -5,9 +5,9 @@ to 32 MiB. From then on such pieces come from heaps, which keep what lies betwee
 leave up to 200 MiB there, a different amount each time. With the mark held at 4 MiB, which the pixel values of no
 picture reach, two loads take the same to the MiB.
 
-Afterwards the mark stands where glibc's own rule would have put it. Matrices in blocks are unpacked into a piece of
-their own at each product (``MatMulNBits``), and taking that from the system anew each time would double the time of a
-text in form exact.
+Afterwards the mark stands where glibc's own rule would have put it. Matrices in blocks are unpacked into scratch
+memory at each product (``MatMulNBits``), and taking that of matrices that graphs do not cut (``sigrun_recipes.pieces``)
+from the system anew each time would double the time of a text in form exact.
 
 Smaller pieces, which the matrices of smaller models are, stay in the heaps: :func:`give_back_freed` asks for them back
 once a tower is loaded, and when it is unloaded.

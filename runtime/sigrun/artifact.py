@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,10 @@ from sigrun.errors import ArtifactError
 from sigrun.gguf import GgufFile
 from sigrun.int8 import Int8, to_int8
 from sigrun.manifest import KEY, TOWERS, Manifest, StoredTensor, TowerName
-from sigrun.nbits import NBITS_FORMS, NBits, Pieces, to_nbits
+from sigrun.nbits import NBITS_FORMS, NBits, Pieces, to_nbits, to_pieces
 from sigrun.spm import Kind, TokenizerSpec
 
+T = TypeVar("T")
 ARCHITECTURE = "siglip"
 TOKEN_TABLE = "t.token_embd.weight"
 TOKENIZER_MODELS: dict[str, Kind] = {"t5": "unigram", "llama": "bpe"}
@@ -151,11 +152,18 @@ class Artifact:
 
     def nbits(self, name: str) -> NBits:
         """A matrix as MatMulNBits takes it: the same numbers, no float copy of the matrix."""
+        return self._packed(name, to_nbits)
+
+    def nbits_pieces(self, name: str, pieces: Pieces) -> list[NBits]:
+        """The same in pieces."""
+        return self._packed(name, to_pieces, pieces)
+
+    def _packed(self, name: str, pack: Callable[..., T], *how: Pieces) -> T:
         tensor = self.tensors[name]
         rows, columns = tensor.shape
         data = self.data(name)
         try:
-            return to_nbits(tensor.encoding, data, rows, columns)
+            return pack(tensor.encoding, data, rows, columns, *how)
         except ArtifactError as error:
             raise error.at(f"{self.path}: tensor '{name}'") from error
 

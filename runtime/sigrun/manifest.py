@@ -19,17 +19,20 @@ from sigrun.pixels import Preprocessing
 from sigrun.scores import Scoring
 from sigrun.verification import Golden, Verification, read_golden, read_verification
 
-FORMAT = 2
+FORMAT = 3
+READABLE = (2, 3)
+"""2 knows no pieces."""
 KEY = "sigrun.manifest"
 
 TowerName = Literal["image", "text"]
 TOWERS: tuple[TowerName, ...] = get_args(TowerName)
 Packing = Literal["dense", "nbits", "int8", "dense16", "nbits16"]
 """How a graph takes a weight: ``dense`` as one float32 initializer under the tensor's name; ``nbits`` as what
-MatMulNBits takes, one initializer a part under the tensor's name with ``.q``, ``.scales`` and, where the encoding
-has them, ``.zeros`` or ``.minima`` (:meth:`sigrun.nbits.NBits.parts`); ``int8`` as what MatMulIntegerToFloat
-takes, with ``.int8`` and ``.int8_scales`` (:mod:`sigrun.int8`); ``dense16`` and ``nbits16`` as the first two, with
-float16 for float32."""
+MatMulNBits takes, whole or in pieces, one initializer a part under the tensor's name with ``.q``, ``.scales`` and,
+where the encoding has them, ``.zeros`` or ``.minima`` (:func:`sigrun.nbits.initializers`); ``int8`` as what
+MatMulIntegerToFloat takes, with ``.int8`` and ``.int8_scales`` (:mod:`sigrun.int8`); ``dense16`` and ``nbits16`` as
+the first two, with float16 for float32."""
+MOST_PIECES = 1024
 
 
 @dataclass(frozen=True)
@@ -167,9 +170,9 @@ class Manifest:
             raise ArtifactError(f"{where}: {KEY} is not JSON: {error}") from error
         look = _Look(where)
         top = look.table(data, KEY)
-        if top.get("format") != FORMAT:
+        if top.get("format") not in READABLE:
             raise ArtifactError(
-                f"{where}: manifest format is {top.get('format')!r}; this version reads format {FORMAT}",
+                f"{where}: manifest format is {top.get('format')!r}; this version reads up to {FORMAT}",
                 hint="export the model again, or use the version of Sigrun that wrote the file",
             )
         for known in fields(cls):
@@ -306,7 +309,7 @@ class _Look(Fields):
             axis, count = cut.get("axis"), cut.get("count")
             if axis not in AXES:
                 raise self.fail(f"{field}.{name}.axis", f"is {axis!r}; known: {', '.join(AXES)}")
-            if not isinstance(count, int) or count < 2:
-                raise self.fail(f"{field}.{name}.count", f"is {count!r}, not a number from 2 on")
+            if type(count) is not int or not 2 <= count <= MOST_PIECES:
+                raise self.fail(f"{field}.{name}.count", f"is not a number from 2 to {MOST_PIECES}")
             found[name] = Pieces(axis, count)
         return found

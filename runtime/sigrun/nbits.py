@@ -30,6 +30,7 @@ from sigrun.errors import ArtifactError
 
 Halves = NDArray[np.float16]
 MIDDLE_Q5_K = 16  # of the numbers 0-31
+SLAB = 64  # rows that are laid out at once where a matrix is cut by its inputs
 FLAT = 2.0**15  # 15 / FLAT is less than float16's rounding, 2^-11
 
 
@@ -153,14 +154,40 @@ def _halved(values: Floats | Halves) -> Halves:
         return values.astype(np.float16)
 
 
-def initializers(matrix: NBits, pieces: Pieces | None) -> Iterator[tuple[str, Bytes | Floats | Halves]]:
-    """What a graph takes of a matrix, whole or in pieces: the end of the initializer's name, and the array."""
-    if pieces is None:
-        yield from matrix.parts().items()
+def initializers(packed: NBits | list[NBits]) -> Iterator[tuple[str, Bytes | Floats | Halves]]:
+    """What a graph takes of a matrix, or of its pieces: the end of an initializer's name, and the array."""
+    if isinstance(packed, NBits):
+        yield from packed.parts().items()
         return
-    for number, piece in enumerate(matrix.cut(pieces)):
+    for number, piece in enumerate(packed):
         for part, array in piece.parts().items():
             yield f"{number}.{part}", array
+
+
+def to_pieces(encoding: str, data: Bytes, rows: int, columns: int, pieces: Pieces) -> list[NBits]:
+    """The pieces of :func:`to_nbits`' matrix; a large one is not held twice.
+
+    Raises:
+        ArtifactError, ValueError: as for :func:`to_nbits` and :meth:`NBits.cut`.
+    """
+    blocks = as_blocks(encoding, data)
+    per_block = BLOCKS[encoding].weights
+    if pieces.axis == "outputs" or rows <= SLAB or SLAB * columns % per_block:
+        return to_nbits(encoding, data, rows, columns).cut(pieces)
+    whole: dict[str, Any] = {}
+    for first in range(0, rows, SLAB):
+        last = min(rows, first + SLAB)
+        slab = blocks[first * columns // per_block : last * columns // per_block]
+        cut = to_nbits(encoding, slab, last - first, columns).cut(pieces)
+        for number, piece in enumerate(cut):
+            for name, array in piece.parts().items():
+                if name not in whole:
+                    whole[name] = np.empty((pieces.count, rows, *array.shape[1:]), array.dtype)
+                whole[name][number, first:last] = array
+    bits, block_size, _ = NBITS_FORMS[encoding]
+    return [
+        NBits(bits, block_size, **{n: a[number] for n, a in whole.items()}) for number in range(pieces.count)
+    ]
 
 
 def to_nbits(encoding: str, data: Bytes, rows: int, columns: int) -> NBits:

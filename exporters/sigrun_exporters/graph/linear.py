@@ -50,11 +50,16 @@ def linear(
     if form == "int8" and reduced:
         return _int8(graph, x, weight, bias)
     real: Real = "float16" if form in HALF_FORMS and reduced else "float32"
+    if _is_packed(weight, form, reduced=reduced) and count > 1:
+        return _in_pieces(graph, x, weight, bias, count)
     if form == "f16" or weight.encoding.name not in NBITS_FORMS:
         return _dense(graph, x, weight, bias, real)
-    if count > 1:
-        return _in_pieces(graph, x, weight, bias, count)
     return _nbits(graph, x, weight, bias, real)
+
+
+def _is_packed(weight: TensorPlan, form: Form, *, reduced: bool) -> bool:
+    """Whether a matrix is taken packed and multiplied in float32."""
+    return weight.encoding.name in NBITS_FORMS and form != "f16" and (form == "exact" or not reduced)
 
 
 def _int8(graph: GraphBuilder, x: Value, weight: TensorPlan, bias: TensorPlan) -> Value:
@@ -114,13 +119,7 @@ def packed(weights: Iterable[TensorPlan], form: Form, reduced: Collection[str]) 
         form: the compute form.
         reduced: names of those that it rounds.
     """
-    if form == "f16":
-        return {}
-    return {
-        t.spec.name: t.spec.shape
-        for t in weights
-        if t.encoding.name in NBITS_FORMS and (form == "exact" or t.spec.name not in reduced)
-    }
+    return {t.spec.name: t.spec.shape for t in weights if _is_packed(t, form, reduced=t.spec.name in reduced)}
 
 
 def piece(

@@ -125,7 +125,9 @@ class TowerParts(ABC):
         self.reduced = plan.rounded(name, form) - exact
         matrices = (t for t in plan.of(name) if t.spec.kind in MULTIPLIED)
         self.pieces = cuts(tower, packed(matrices, form, self.reduced))
-        self.observed: dict[str, Value] = {}  # matrix of a linear layer → the rows it is multiplied with
+        self.observed: dict[
+            str, Value
+        ] = {}  # matrix of a linear layer → the rows it is multiplied with, if uncut
 
     @property
     @abstractmethod
@@ -157,7 +159,8 @@ class TowerParts(ABC):
         self.observed[f"{prefix}.weight"] = x
         weight, bias = self.plans[f"{prefix}.weight"], self.plans[f"{prefix}.bias"]
         name = weight.spec.name
-        _, count = self.pieces.get(name, ("outputs", 1))
+        axis, count = self.pieces.get(name, ("outputs", 1))
+        assert axis == "outputs"  # a matrix that is cut by its inputs takes them from groups
         return linear(self.graph, x, weight, bias, self.form, reduced=name in self.reduced, count=count)
 
     def norm(self, x: Value, prefix: str) -> Value:

@@ -19,7 +19,7 @@ from sigrun_exporters.onnx_bundle.weights import Array
 
 SMALL_ALIGNMENT = 64
 PAGE_ALIGNMENT = 1 << 16  # what Windows asks of a place in a file that is mapped into memory
-PAGED = 1 << 20  # arrays of this many bytes and more are worth mapping
+PAGED = 1 << 18  # arrays of this many bytes and more are worth mapping
 _DTYPES: dict[int, np.dtype[Any]] = {
     TensorProto.FLOAT: np.dtype("<f4"),
     TensorProto.FLOAT16: np.dtype("<f2"),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sigrun.blocks import decode
 from sigrun.int8 import SEVEN_BITS, to_int8
 from sigrun.manifest import Packing
-from sigrun.nbits import Pieces, initializers, to_nbits
+from sigrun.nbits import NBits, Pieces, initializers, to_nbits, to_pieces
 from sigrun_exporters.store import WeightStore
 from sigrun_recipes import TensorPlan
 
@@ -68,8 +68,14 @@ def _initializers(
         yield ".int8_scales", rounded.scales
     else:
         rows, columns = tensor.spec.shape
-        packed = to_nbits(tensor.encoding.name, data, rows, columns)
-        for part, array in initializers(packed.half() if packing == "nbits16" else packed, pieces):
+        encoding = tensor.encoding.name
+        packed: NBits | list[NBits]
+        if pieces is not None:
+            packed = to_pieces(encoding, data, rows, columns, pieces)
+        else:
+            whole = to_nbits(encoding, data, rows, columns)
+            packed = whole.half() if packing == "nbits16" else whole
+        for part, array in initializers(packed):
             yield f".{part}", array
 
 
