@@ -91,7 +91,7 @@ class FormConstants:
     Attributes:
         activations: factor on the activations that the session's memory holds places for.
         workspace: factor on the largest quantized matrix as float32, or piece of one, which MatMulNBits decodes.
-        lost: bytes besides, where there is such a matrix: heaps hold that scratch at several places.
+        lost: factor on the same, or on the largest piece if that is less: heaps hold it at other places besides.
         retained: factor on small dense arrays: what of them is left once they are laid out anew.
         converted: factor on float16 scales: what else a provider without float16 makes of them.
         rounding: factor on the largest int8 matrix and the threads: what rounding and writing them leaves.

@@ -25,6 +25,7 @@ from sigrun_hwcheck.constants import Constants, Range, Source
 from sigrun_hwcheck.quantities import Quantities, quantities
 from sigrun_hwcheck.stored import Form, Stored
 from sigrun_recipes import TowerName
+from sigrun_recipes.pieces import PIECE_BYTES
 
 TermName = Literal[
     "weights",
@@ -123,7 +124,7 @@ def terms(
         Term("activations", costs.activations.of(of.activations * items), costs.activations.source),
         Term(
             "workspace",
-            costs.workspace.of(of.scratch) + costs.lost.of(1 if of.scratch else 0),
+            costs.workspace.of(of.scratch) + costs.lost.of(min(of.scratch, PIECE_BYTES)),
             costs.workspace.source,
         ),
         Term("tokenizer", vocabulary + first.of(1), first.source),
