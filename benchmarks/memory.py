@@ -16,7 +16,8 @@ import argparse
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,16 +69,9 @@ class Line:
 def main() -> int:
     """Measure and print."""
     arguments = _parser().parse_args()
-    if arguments.artifact:
-        found = _of(arguments.artifact, arguments)
-        again = _again(from_file(arguments.artifact[0]), arguments.repeat) if arguments.repeat else ""
-    else:
-        need_room(ROOM_BYTES)
-        with tempfile.TemporaryDirectory(dir=WORK) as out:
-            source = checkpoint()
-            paths = [str(convert(source, v, Path(out), "--no-verify").path) for v in VARIANTS]
-            found = _of(paths, arguments)
-            again = _again(from_file(paths[0]), arguments.repeat) if arguments.repeat else ""
+    with _files(arguments.artifact) as paths:
+        found = _of(paths, arguments)
+        again = _again(from_file(paths[0]), arguments.repeat) if arguments.repeat else ""
     if found and arguments.plot is not None:
         arguments.plot.write_text(draw(rows(found)), "utf-8")
         print(f"![Peak memory, predicted and measured]({arguments.plot})\n")
@@ -85,6 +79,18 @@ def main() -> int:
     if again:
         print(f"\nThe first file's runs of one item, {arguments.repeat} times each:\n\n{again}")
     return 0
+
+
+@contextmanager
+def _files(given: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The files to measure; made now and deleted again, where none were given."""
+    if given:
+        yield given
+        return
+    need_room(ROOM_BYTES)
+    with tempfile.TemporaryDirectory(dir=WORK) as out:
+        source = checkpoint()
+        yield [str(convert(source, variant, Path(out), "--no-verify").path) for variant in VARIANTS]
 
 
 def _again(stored: Stored, repeats: int) -> str:
