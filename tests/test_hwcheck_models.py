@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -243,3 +244,17 @@ def test_wrong_usage(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> No
         cli.main(["models", *wrong])
     assert stopped.value.code == 2
     assert "error:" in capsys.readouterr().err
+
+
+def test_a_file_of_the_commands_name_is_told_and_a_folder_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exports go to a folder of that name by default."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    assert cli.main(["models", "--json"]) == 0
+    assert capsys.readouterr().err == ""
+    (tmp_path / "models").rmdir()
+    (tmp_path / "models").write_bytes(b"")
+    assert cli.main(["models", "--json"]) == 0
+    assert "that is ./models" in capsys.readouterr().err

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     words = joined(sys.argv[1:] if argv is None else argv)
     if words and words[0] in COMMANDS:
         name = words[0]
-        if Path(name).exists():
+        if Path(name).is_file():  # a folder of that name, where exports go by default, is none
             print(
                 f"hwcheck: note: '{name}' is the command here, not the file; that is ./{name}",
                 file=sys.stderr,
