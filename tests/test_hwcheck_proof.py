@@ -134,5 +134,7 @@ def test_files_are_measured_where_they_lie(shallow: Callable[[str], Stored]) -> 
     assert Path(stored.path or "").is_file()
     image, text = stored.architecture.image, stored.architecture.text
     assert image is not None and text is not None
-    assert (image.width, image.tokens, image.heads, stored.mlp_width("image")) == (1152, 729, 16, 4352)
-    assert (text.width, text.context, text.heads, stored.mlp_width("text")) == (1152, 64, 16, 4352)
+    hidden = {t.name: t.shape[0] for t in stored.tensors if t.name.endswith("ffn_up.weight")}
+    assert (image.width, image.tokens, image.heads, hidden["v.blk.0.ffn_up.weight"]) == (1152, 729, 16, 4352)
+    assert (text.width, text.context, text.heads, hidden["t.blk.0.ffn_up.weight"]) == (1152, 64, 16, 4352)
+    assert {*hidden.values()} == {4352}

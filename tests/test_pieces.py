@@ -217,7 +217,7 @@ def test_a_cut_falls_between_blocks() -> None:
     assert max(form.block_size for form in NBITS_FORMS.values()) == sigrun_recipes.pieces.BLOCK
 
 
-def test_what_no_number_of_pieces_makes_small_is_cut_into_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_no_number_of_pieces_makes_small_is_cut_into_the_most() -> None:
     tower = default_model().architecture.image
     assert tower is not None
     wide = {"v.blk.0.ffn_up.weight": (12288, 3072), "v.blk.0.ffn_down.weight": (3072, 12288)}

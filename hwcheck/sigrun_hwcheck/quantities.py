@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from sigrun_hwcheck.stored import NBITS, Form, Stored, Tensor
-from sigrun_recipes import Cut, TowerName
+from sigrun_recipes import MULTIPLIED, Cut, TowerName
 
 FLOAT_BYTES, HALF_BYTES = 4, 2
 VIEWED_BYTES = 1 << 20
@@ -18,9 +18,6 @@ LARGE_BYTES = 4 << 20
 
 MINIMA = "q5_k"
 """The encoding whose graphs multiply by its minima in a product of their own (``sigrun.nbits``)."""
-
-MULTIPLIED = ("linear", "patch")
-"""Kinds of matrices that ONNX Runtime multiplies by, and so lays out anew for its kernels when they are dense."""
 
 
 @dataclass(frozen=True)

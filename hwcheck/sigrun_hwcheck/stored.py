@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, get_args
 
-from sigrun_recipes import TOWERS, Architecture, Cut, Plan, TensorPlan, TowerName, cuts
+from sigrun_recipes import MULTIPLIED, TOWERS, Architecture, Cut, Plan, TensorPlan, TowerName, cuts
 
 if TYPE_CHECKING:
     from sigrun.artifact import Artifact
@@ -117,10 +117,6 @@ class Stored:
         """Bytes of one tower's weights on disk."""
         return sum(t.nbytes for t in self.of(tower))
 
-    def mlp_width(self, tower: TowerName) -> int:
-        """The widest MLP as stored, padding included; 0 without any."""
-        return max((t.shape[0] for t in self.of(tower) if t.name.endswith("ffn_up.weight")), default=0)
-
 
 def from_plan(model: str, plan: Plan) -> Stored:
     """A variant that has not been exported. Form ``int8`` is taken to leave no matrix exact."""
@@ -172,7 +168,7 @@ def _expected_packing(tensor: TensorPlan, form: Form, rounded: frozenset[str]) -
     half = form in ("f16", "w4f16")
     if spec.kind == "bias" and spec.name.removesuffix("bias") + "weight" in rounded:
         return "dense16" if half else "dense"
-    if spec.kind not in ("linear", "patch"):
+    if spec.kind not in MULTIPLIED:
         return "dense"
     reduced = spec.name in rounded
     if form == "int8" and reduced:

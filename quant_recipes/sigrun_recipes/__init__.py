@@ -1,6 +1,14 @@
 """Facts about SigLIP models and how their weights are stored. Needs nothing but the standard library."""
 
-from sigrun_recipes.architecture import TOWERS, Architecture, ImageTower, TensorSpec, TextTower, TowerName
+from sigrun_recipes.architecture import (
+    MULTIPLIED,
+    TOWERS,
+    Architecture,
+    ImageTower,
+    TensorSpec,
+    TextTower,
+    TowerName,
+)
 from sigrun_recipes.encodings import ENCODINGS, Encoding
 from sigrun_recipes.models import KnownModel, Reference, ZeroShot, default_model, known
 from sigrun_recipes.pieces import Cut, cuts
@@ -9,6 +17,7 @@ from sigrun_recipes.recipe import Gate, Recipe, RecipeFileError, load, load_file
 
 __all__ = [
     "ENCODINGS",
+    "MULTIPLIED",
     "TOWERS",
     "Architecture",
     "Cut",

@@ -20,6 +20,9 @@ TOWERS: tuple[TowerName, ...] = ("image", "text")
 Kind = Literal["linear", "token", "patch", "position", "probe", "norm", "bias"]
 """What a tensor does. Only ``linear``, ``token`` and ``patch`` are matrices worth quantizing."""
 
+MULTIPLIED: tuple[Kind, ...] = ("linear", "patch")
+"""Kinds of weights that are matrices to multiply by; ONNX Runtime lays dense ones out anew for its kernels."""
+
 Activation = Literal["gelu_tanh", "gelu"]
 """Between the two matrices of an MLP: GELU by its tanh approximation, as SigLIP was trained, or GELU itself."""
 

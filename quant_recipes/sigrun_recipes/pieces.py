@@ -1,12 +1,13 @@
 """Into how many pieces the packed matrices of a layer are cut.
 
 ONNX Runtime's MatMulNBits unpacks a matrix as float32 for each product, into memory that it takes from the C library,
-outside its arena. Such pieces of 20 MB, taken and given back hundreds of times in a run, end up at several places of
+outside its arena. Scratch of 20 MB, taken and given back hundreds of times in a run, ends up at several places of
 the heap, and at other places in each run. Cut into pieces of at most :data:`PIECE_BYTES` a run takes less memory, and
 nearly the same each time; it is not slower, since a piece stays in the processor's cache until it is multiplied.
 
 A layer's MLP is cut into groups of hidden units and its attention into groups of heads: the first matrices by their
-outputs, the last by its inputs, and the results of the groups are added up. Nothing is put together again but that.
+outputs, the last by its inputs, and the results of the groups are added up. A matrix that stands alone is
+cut by its outputs, which are put together again.
 """
 
 from __future__ import annotations

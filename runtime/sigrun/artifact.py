@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from sigrun.errors import ArtifactError
 from sigrun.gguf import GgufFile
 from sigrun.int8 import Int8, to_int8
 from sigrun.manifest import KEY, TOWERS, Manifest, StoredTensor, TowerName
-from sigrun.nbits import NBITS_FORMS, NBits, Pieces, to_nbits, to_pieces
+from sigrun.nbits import NBITS_FORMS, NBits, Pieces, initializers, to_nbits
 from sigrun.spm import Kind, TokenizerSpec
 
 T = TypeVar("T")
@@ -154,16 +155,16 @@ class Artifact:
         """A matrix as MatMulNBits takes it: the same numbers, no float copy of the matrix."""
         return self._packed(name, to_nbits)
 
-    def nbits_pieces(self, name: str, pieces: Pieces) -> list[NBits]:
-        """The same in pieces."""
-        return self._packed(name, to_pieces, pieces)
+    def nbits_initializers(self, name: str, pieces: Pieces | None, *, half: bool) -> dict[str, NDArray[Any]]:
+        """The same as a graph takes it (:func:`sigrun.nbits.initializers`)."""
+        return self._packed(name, partial(initializers, pieces=pieces, half=half))
 
-    def _packed(self, name: str, pack: Callable[..., T], *how: Pieces) -> T:
+    def _packed(self, name: str, pack: Callable[[str, blocks.Bytes, int, int], T]) -> T:
         tensor = self.tensors[name]
         rows, columns = tensor.shape
         data = self.data(name)
         try:
-            return pack(tensor.encoding, data, rows, columns, *how)
+            return pack(tensor.encoding, data, rows, columns)
         except ArtifactError as error:
             raise error.at(f"{self.path}: tensor '{name}'") from error
 

@@ -7,7 +7,7 @@ loops, as :mod:`sigrun.blocks` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -154,14 +154,24 @@ def _halved(values: Floats | Halves) -> Halves:
         return values.astype(np.float16)
 
 
-def initializers(packed: NBits | list[NBits]) -> Iterator[tuple[str, Bytes | Floats | Halves]]:
-    """What a graph takes of a matrix, or of its pieces: the end of an initializer's name, and the array."""
-    if isinstance(packed, NBits):
-        yield from packed.parts().items()
-        return
-    for number, piece in enumerate(packed):
-        for part, array in piece.parts().items():
-            yield f"{number}.{part}", array
+def initializers(
+    encoding: str, data: Bytes, rows: int, columns: int, pieces: Pieces | None = None, *, half: bool = False
+) -> dict[str, Bytes | Floats | Halves]:
+    """What a graph takes of a stored matrix: the end of an initializer's name → the array.
+
+    Args:
+        encoding, data, rows, columns: as for :func:`to_nbits`.
+        pieces: how the graph cuts it, if it does.
+        half: the graph takes it whole, and float16 for float32.
+
+    Raises:
+        ArtifactError, ValueError: as for :func:`to_nbits` and :meth:`NBits.cut`.
+    """
+    if pieces is None:
+        whole = to_nbits(encoding, data, rows, columns)
+        return (whole.half() if half else whole).parts()
+    cut = to_pieces(encoding, data, rows, columns, pieces)
+    return {f"{at}.{part}": array for at, piece in enumerate(cut) for part, array in piece.parts().items()}
 
 
 def to_pieces(encoding: str, data: Bytes, rows: int, columns: int, pieces: Pieces) -> list[NBits]:

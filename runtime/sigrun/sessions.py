@@ -18,7 +18,7 @@ from sigrun.errors import ArtifactError, ProviderError
 from sigrun.forking import keep_for_ever, watch
 from sigrun.int8 import largest
 from sigrun.manifest import Packing, StoredGraph, TowerName
-from sigrun.nbits import NBits, Pieces, initializers
+from sigrun.nbits import Pieces
 from sigrun.onnx_runtime import onnxruntime
 from sigrun.prepared import MATRICES, Matrices, Prepared, prepare
 from sigrun.providers import CPU, Attached, Provider, attach, verify
@@ -336,12 +336,7 @@ def _initializers(
         ):  # a weight that float16 cannot hold shows in the result, which is checked
             yield name, artifact.dense(name).astype(np.float16)
     elif packing in ("nbits", "nbits16"):
-        packed: NBits | list[NBits]
-        if pieces is not None:
-            packed = artifact.nbits_pieces(name, pieces)
-        else:
-            packed = artifact.nbits(name).half() if packing == "nbits16" else artifact.nbits(name)
-        for part, array in initializers(packed):
+        for part, array in artifact.nbits_initializers(name, pieces, half=packing == "nbits16").items():
             yield f"{name}.{part}", array
     else:
         rounded = artifact.int8(name, most)

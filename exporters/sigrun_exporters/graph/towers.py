@@ -18,7 +18,7 @@ from sigrun.manifest import Packing, StoredGraph
 from sigrun.nbits import Pieces
 from sigrun_exporters.graph.builder import MICROSOFT, GraphBuilder, Value
 from sigrun_exporters.graph.linear import Form, linear, packed, piece
-from sigrun_recipes import ImageTower, Plan, TextTower, TowerName, cuts
+from sigrun_recipes import MULTIPLIED, ImageTower, Plan, TextTower, TowerName, cuts
 from sigrun_recipes.architecture import Tower
 
 
@@ -46,9 +46,6 @@ class Graph:
         """Hash of the serialized graph."""
         return hashlib.sha256(self.model).hexdigest()
 
-
-MULTIPLIED = ("linear", "patch")
-"""Kinds of weights that are matrices to multiply by."""
 
 Graphs = Mapping[TowerName, Mapping[Form, Graph]]
 """Tower → compute form → graph."""

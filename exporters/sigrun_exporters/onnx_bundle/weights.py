@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sigrun.blocks import decode
 from sigrun.int8 import SEVEN_BITS, to_int8
 from sigrun.manifest import Packing
-from sigrun.nbits import NBits, Pieces, initializers, to_nbits, to_pieces
+from sigrun.nbits import Pieces, initializers
 from sigrun_exporters.store import WeightStore
 from sigrun_recipes import TensorPlan
 
@@ -57,9 +57,8 @@ def _initializers(
     if packing == "dense":
         yield "", _dense(tensor, data)
     elif packing == "dense16":
-        with np.errstate(
-            over="ignore"
-        ):  # what float16 cannot hold becomes infinite, and shows in every result
+        # What float16 cannot hold becomes infinite, and shows in every result.
+        with np.errstate(over="ignore"):
             yield "", _dense(tensor, data).astype(np.float16)
     elif packing == "int8":
         rows, columns = tensor.spec.shape
@@ -68,14 +67,9 @@ def _initializers(
         yield ".int8_scales", rounded.scales
     else:
         rows, columns = tensor.spec.shape
-        encoding = tensor.encoding.name
-        packed: NBits | list[NBits]
-        if pieces is not None:
-            packed = to_pieces(encoding, data, rows, columns, pieces)
-        else:
-            whole = to_nbits(encoding, data, rows, columns)
-            packed = whole.half() if packing == "nbits16" else whole
-        for part, array in initializers(packed):
+        half = packing == "nbits16"
+        found = initializers(tensor.encoding.name, data, rows, columns, pieces, half=half)
+        for part, array in found.items():
             yield f".{part}", array
 
 
